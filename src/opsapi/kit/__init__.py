@@ -1,0 +1,1 @@
+"""What every layer may use: declarations, identifiers, time, quantities and errors. Imports nothing of the product."""
