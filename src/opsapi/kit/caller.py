@@ -1,0 +1,56 @@
+"""Who calls: what the guard hands to every handler."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from opsapi.kit.permissions import Grants
+
+
+class AccountKind(StrEnum):
+    AGENT = "agent"
+    SERVICE = "service"
+    PERSON = "person"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An authenticated account, as it stands while its request runs. Holds no token, only the token's id."""
+
+    account_id: str
+    kind: AccountKind
+    grants: Grants
+    token_id: str
+    address: str
+    on_behalf_of: str | None = None
+    agent_run: str | None = None
+
+
+@dataclass(slots=True)
+class AuditTrail:
+    """What a handler adds to its request's audit entry.
+
+    A mutation passes the call to its store, which writes the entry in the mutation's own transaction and sets
+    `committed`, so that the guard does not write it again.
+    """
+
+    workspace_id: str | None = None
+    resource: str | None = None
+    operation_id: str | None = None
+    reason: str | None = None
+    committed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request past the guard. `endpoint`, `method`, `path` describe it for the audit; `started` is monotonic seconds."""
+
+    caller: Caller
+    request_id: str
+    endpoint: str
+    method: str
+    path: str
+    received_at: datetime
+    started: float
+    idempotency_key: str | None = None
+    audit: AuditTrail = field(default_factory=AuditTrail)
