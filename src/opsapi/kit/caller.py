@@ -43,7 +43,7 @@ class AuditTrail:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request past the guard. `endpoint`, `method`, `path` describe it for the audit; `started` is monotonic seconds."""
+    """One request past the guard; `endpoint`, `method`, `path` are for the audit, `started` is monotonic seconds."""
 
     caller: Caller
     request_id: str

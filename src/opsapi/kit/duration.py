@@ -53,7 +53,7 @@ def format_uptime(span: timedelta) -> str:
 
 
 def format_seconds(span: timedelta) -> str:
-    """Step durations: whole minutes from two minutes up as `2m`, else seconds (`60s`, `5s`), below one second `0.4s`."""
+    """Step durations: whole minutes from two up as `2m`, else seconds (`60s`, `5s`), below one second `0.4s`."""
     seconds = span.total_seconds()
     if seconds >= 120 and seconds % 60 == 0:
         return f"{int(seconds // 60)}m"

@@ -1,7 +1,7 @@
 """What a caller can be told went wrong: one class a code, typed details, the sentence made from them.
 
-`http/` gives each code its status; `mcp/` and the CLI show the same code, message and details. A class below is for what
-any domain may meet; a domain's own errors stand in its `errors.py` and derive from `OpsError`.
+HTTP, tools and the CLI all show the same code, message and details. A class below is for what any domain may meet;
+a domain's own errors stand in its `errors.py` and derive from `OpsError`.
 """
 
 from datetime import datetime
@@ -82,7 +82,9 @@ class CandidatesDetails(Details, frozen=True, kw_only=True):
 class AmbiguousResource(OpsError):
     code = "AMBIGUOUS_RESOURCE"
     status = 409
-    summary = "The name or id fits more than one resource; `details.candidates` lists them, `details.choose_by` says how to choose."
+    summary = (
+        "The name or id fits several resources; `details.candidates` lists them, `details.choose_by` how to choose."
+    )
     details_type = CandidatesDetails
 
     def __init__(self, resource_type: str, resource_id: str, candidates: list[str], choose_by: str) -> None:
