@@ -1,0 +1,1 @@
+"""Applications: the Deployments, StatefulSets, DaemonSets and CronJobs of a workspace, what they are and how they scale."""

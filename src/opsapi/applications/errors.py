@@ -1,0 +1,83 @@
+"""How a write to a cluster can fail, and what applications refuse."""
+
+from opsapi.kit.errors import Details, OpsError, ResourceNotFound
+
+
+class WriteConflict(Exception):
+    """The object changed or was replaced since it was read; re-read and decide again."""
+
+
+class WriteRefused(Exception):
+    """The cluster understood and refused. `reason` is Kubernetes' reason word (Forbidden, Invalid, …)."""
+
+    def __init__(self, reason: str, message: str, status: int) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message
+        self.status = status
+
+
+class TargetGone(Exception):
+    """The object does not exist any more."""
+
+
+class ApplicationNotFound(ResourceNotFound):
+    def __init__(self, application_id: str) -> None:
+        super().__init__("application", application_id)
+
+
+class AutoscalerDetails(Details, frozen=True, kw_only=True):
+    resource_id: str
+    autoscaler_kind: str
+    autoscaler: str
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    alternatives: list[str] | None = None
+
+
+class AutoscalerConflict(OpsError):
+    code = "AUTOSCALER_CONFLICT"
+    status = 409
+    summary = "An autoscaler owns the replicas; `details.alternatives` says what may be changed instead."
+    details_type = AutoscalerDetails
+
+    def __init__(self, details: AutoscalerDetails) -> None:
+        super().__init__(
+            f"{details.autoscaler_kind} {details.autoscaler} owns the replicas of {details.resource_id}", details
+        )
+
+
+class ManagerDetails(Details, frozen=True, kw_only=True):
+    resource_id: str
+    manager: str
+    source: str | None = None
+    patch: str | None = None
+
+
+class ManagedExternally(OpsError):
+    code = "MANAGED_EXTERNALLY"
+    status = 409
+    summary = "Argo CD or Flux would revert the change; `details.patch` is what to commit at its source instead."
+    details_type = ManagerDetails
+
+    def __init__(self, details: ManagerDetails) -> None:
+        super().__init__(
+            f"{details.resource_id} is managed by {details.manager}, which would revert the change", details
+        )
+
+
+class NamespaceDetails(Details, frozen=True, kw_only=True):
+    namespace: str
+
+
+class ProtectedNamespace(OpsError):
+    code = "PROTECTED_NAMESPACE"
+    status = 403
+    summary = "System namespaces are read, never operated on."
+    details_type = NamespaceDetails
+
+    def __init__(self, namespace: str) -> None:
+        super().__init__(
+            f"{namespace} is a protected namespace: it is read, never operated on",
+            NamespaceDetails(namespace=namespace),
+        )
