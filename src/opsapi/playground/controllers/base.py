@@ -1,0 +1,99 @@
+"""What the workload controllers share: the registry, the clock, the recorder and their subscriptions."""
+
+import random
+from dataclasses import dataclass
+
+from opsapi.kit.clock import rfc3339
+from opsapi.playground.clock import SimClock
+from opsapi.playground.controllers.events import EventRecorder
+from opsapi.playground.controllers.pods import controller_of
+from opsapi.playground.controllers.queue import Controller, key_of
+from opsapi.playground.registry import Change, Obj, Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One playground's parts, as every controller gets them."""
+
+    registry: Registry
+    clock: SimClock
+    events: EventRecorder
+
+    @property
+    def rng(self) -> random.Random:
+        return self.clock.rng
+
+    def stamp(self) -> str:
+        return rfc3339(self.clock.now())
+
+
+class ObjectController(Controller):
+    """A controller of one resource; `watch` names it, `owned` the resources whose changes queue their owner."""
+
+    resource = ""
+    kind = ""
+    component = ""
+    owned: tuple[str, ...] = ()
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster.clock)
+        self.cluster = cluster
+        self.registry = cluster.registry
+        self.events = cluster.events
+        self.registry.subscribe(self.resource, self._changed)
+        for resource in self.owned:
+            self.registry.subscribe(resource, self._dependent)
+
+    def _changed(self, change: Change) -> None:
+        self.enqueue(change.new)
+
+    def _dependent(self, change: Change) -> None:
+        owner = controller_of(change.new)
+        if owner is not None and owner["kind"] == self.kind:
+            self.queue.add(key_of(change.new["metadata"].get("namespace", ""), owner["name"]))
+
+    def enqueue(self, obj: Obj) -> None:
+        meta = obj["metadata"]
+        self.queue.add(key_of(meta.get("namespace", ""), meta["name"]))
+
+    def normal(self, obj: Obj, reason: str, message: str) -> None:
+        self.events.normal(obj, self.component, reason, message)
+
+    def warning(self, obj: Obj, reason: str, message: str) -> None:
+        self.events.warning(obj, self.component, reason, message)
+
+
+def set_condition(conditions: list[Obj], new: Obj, *, update_time: bool = False, stamp: str) -> list[Obj]:
+    """Replaces or adds the condition of new's type; lastTransitionTime moves only when its status does.
+
+    With `update_time`, lastUpdateTime is kept as Deployments keep it.
+    """
+    result, found = [], False
+    for old in conditions:
+        if old["type"] != new["type"]:
+            result.append(old)
+            continue
+        found = True
+        result.append(_merged(old, new, update_time, stamp))
+    if not found:
+        times = {"lastUpdateTime": stamp} if update_time else {}
+        result.append({"type": new["type"], "status": new["status"], **times, "lastTransitionTime": stamp, **_why(new)})
+    return result
+
+
+def _why(condition: Obj) -> Obj:
+    return {key: value for key, value in condition.items() if key not in ("type", "status")}
+
+
+def _merged(old: Obj, new: Obj, update_time: bool, stamp: str) -> Obj:
+    same_status = old["status"] == new["status"]
+    if same_status and _why(new).items() <= old.items():
+        return old
+    times = {"lastUpdateTime": stamp} if update_time else {}
+    return {
+        "type": new["type"],
+        "status": new["status"],
+        **times,
+        "lastTransitionTime": old["lastTransitionTime"] if same_status else stamp,
+        **_why(new),
+    }
