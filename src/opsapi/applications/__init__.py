@@ -1,1 +1,1 @@
-"""Applications: the Deployments, StatefulSets, DaemonSets and CronJobs of a workspace, what they are and how they scale."""
+"""Applications: a workspace's Deployments, StatefulSets, DaemonSets and CronJobs, what they are and how they scale."""
