@@ -127,6 +127,11 @@ class PolicyRule(StrEnum):
     MAX_REPLICAS = "max_replicas"
     SCALE_TO_ZERO = "scale_to_zero"
     GROWTH = "growth"
+    SHRINK = "shrink"
+    PROTECTED_LABEL = "protected_label"
+    MANAGED_EXTERNALLY = "managed_externally"
+    RESOURCE_QUOTA = "resource_quota"
+    CAPACITY = "capacity"
 
 
 class PolicyDetails(Details, frozen=True, kw_only=True):

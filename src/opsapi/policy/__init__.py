@@ -1,0 +1,1 @@
+"""Policy: the guardrails that decide whether a change may happen, in one pure place."""
