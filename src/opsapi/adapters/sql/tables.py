@@ -1,0 +1,277 @@
+"""Every table. Columns are portable; the migrations make exactly this, which a test compares on both engines.
+
+Times are `UtcDateTime`, enumerations are their wire words, lists and objects are JSON. A table belongs to the store
+named like it; nobody else writes it, except that any store may add an audit entry in its own transaction.
+"""
+
+import sqlalchemy as sa
+
+from opsapi.adapters.sql.types import UtcDateTime
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+ID = sa.String(80)
+NAME = sa.String(253)
+WORD = sa.String(40)
+JSON = sa.JSON(none_as_null=True)
+
+accounts = sa.Table(
+    "accounts",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("name", NAME, nullable=False),
+    sa.Column("kind", WORD, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("grants", JSON, nullable=False),
+    sa.Column("allowed_addresses", JSON, nullable=False),
+    sa.Column("may_act_for", JSON, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("created_by", ID, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("disabled_at", UtcDateTime),
+    sa.Column("disabled_by", ID),
+    sa.CheckConstraint("kind IN ('agent', 'service', 'person')", name="kind"),
+)
+
+account_tokens = sa.Table(
+    "account_tokens",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("account_id", ID, sa.ForeignKey("accounts.id"), nullable=False, index=True),
+    sa.Column("sha256", sa.LargeBinary(32), nullable=False, unique=True),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("created_by", ID, nullable=False),
+    sa.Column("expires_at", UtcDateTime, nullable=False),
+    sa.Column("revoked_at", UtcDateTime),
+    sa.Column("revoked_by", ID),
+    sa.Column("replaces", ID),
+    sa.Column("last_used_at", UtcDateTime),
+    sa.Column("last_used_address", sa.String(64)),
+)
+
+audit_entries = sa.Table(
+    "audit_entries",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("account_id", ID),
+    sa.Column("account_kind", WORD),
+    sa.Column("claimed_account_id", NAME),
+    sa.Column("token_id", ID),
+    sa.Column("on_behalf_of", NAME),
+    sa.Column("agent_run", NAME),
+    sa.Column("address", sa.String(64)),
+    sa.Column("endpoint", NAME),
+    sa.Column("method", sa.String(16), nullable=False),
+    sa.Column("path", sa.Text, nullable=False),
+    sa.Column("workspace_id", NAME),
+    sa.Column("resource", sa.Text),
+    sa.Column("operation_id", NAME),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("error_code", sa.String(80)),
+    sa.Column("outcome", WORD, nullable=False),
+    sa.Column("duration_ms", sa.Float),
+    sa.Column("request_id", NAME, nullable=False),
+    sa.Column("reason", sa.Text),
+    # The chain: null until the chainer has linked the row.
+    sa.Column("seq", sa.BigInteger, unique=True),
+    sa.Column("mac", sa.LargeBinary(32)),
+    sa.Column("key_id", sa.String(16)),
+    sa.Index("ix_audit_entries_newest", "at", "id"),
+    sa.Index("ix_audit_entries_account", "account_id", "at"),
+    sa.Index("ix_audit_entries_workspace", "workspace_id", "at"),
+    sa.Index("ix_audit_entries_operation", "operation_id"),
+    sa.Index(
+        "ix_audit_entries_unchained",
+        "at",
+        "id",
+        sqlite_where=sa.text("seq IS NULL"),
+        postgresql_where=sa.text("seq IS NULL"),
+    ),
+)
+
+audit_chain = sa.Table(
+    "audit_chain",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("mac", sa.LargeBinary(32), nullable=False),
+    sa.CheckConstraint("id = 1", name="single_row"),
+)
+"""The chain's head, one row: locked by who appends."""
+
+audit_checkpoints = sa.Table(
+    "audit_checkpoints",
+    metadata,
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("mac", sa.LargeBinary(32), nullable=False),
+    sa.Column("key_id", sa.String(16), nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("signature", sa.LargeBinary(32), nullable=False),
+    sa.Column("exported_at", UtcDateTime),
+)
+
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("account_id", ID, nullable=False),
+    sa.Column("fingerprint", sa.LargeBinary(64), nullable=False),
+    sa.Column("claim_id", ID, nullable=False, unique=True),
+    sa.Column("claimed_until", UtcDateTime, nullable=False),
+    sa.Column("expires_at", UtcDateTime, nullable=False, index=True),
+    sa.Column("status", sa.Integer),
+    sa.Column("headers", JSON),
+    sa.Column("body", sa.LargeBinary),
+)
+"""`id` is the SHA-256 of account, method, path and key; `status` is null while the claim runs."""
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", NAME, primary_key=True),
+    sa.Column("holder", NAME, nullable=False),
+    sa.Column("token", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", UtcDateTime, nullable=False),
+)
+"""`token` fences: it grows with every change of holder, and a writer states the one that it holds."""
+
+workspaces = sa.Table(
+    "workspaces",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("name", NAME, nullable=False),
+    sa.Column("organization", NAME, nullable=False),
+    sa.Column("plan", WORD, nullable=False),
+    sa.Column("mode", WORD, nullable=False),
+    sa.Column("namespaces", JSON),
+    sa.Column("source", WORD, nullable=False),
+    sa.Column("context", NAME),
+    sa.Column("api_server", sa.Text),
+    sa.Column("kubeconfig", sa.LargeBinary),
+    sa.Column("kubeconfig_key_id", sa.String(16)),
+    sa.Column("acting_kubeconfig", sa.LargeBinary),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("created_by", ID, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("removed_at", UtcDateTime),
+    sa.CheckConstraint("mode IN ('observe', 'propose', 'act')", name="mode"),
+    sa.CheckConstraint("plan IN ('shared', 'dedicated')", name="plan"),
+    sa.CheckConstraint("source IN ('config', 'api')", name="source"),
+)
+"""`namespaces` null: all of the cluster's. Kubeconfigs are ciphertext, and null for what the config file registers."""
+
+operations = sa.Table(
+    "operations",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("action", WORD, nullable=False),
+    sa.Column("state", WORD, nullable=False),
+    sa.Column("outcome", WORD),
+    sa.Column("workspace_id", ID, nullable=False),
+    sa.Column("application_id", NAME),
+    sa.Column("resource_id", NAME, nullable=False),
+    sa.Column("resource_uid", NAME),
+    sa.Column("parameters", JSON, nullable=False),
+    sa.Column("plan", JSON),
+    sa.Column("plan_hash", sa.String(64)),
+    sa.Column("result", JSON),
+    sa.Column("error", JSON),
+    sa.Column("requested_by", ID, nullable=False),
+    sa.Column("requested_by_kind", WORD, nullable=False),
+    sa.Column("on_behalf_of", NAME),
+    sa.Column("agent_run", NAME),
+    sa.Column("request_id", NAME, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("approved_by", ID),
+    sa.Column("approved_at", UtcDateTime),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+    sa.Column("started_at", UtcDateTime),
+    sa.Column("finished_at", UtcDateTime),
+    sa.Column("estimated_completion", UtcDateTime),
+    sa.Column("cancel_requested_at", UtcDateTime),
+    sa.Column("cancel_requested_by", ID),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("not_before", UtcDateTime),
+    # Who runs it: `lease_token` grows with every claim, and each write of a worker states the one that it holds.
+    sa.Column("lease_holder", NAME),
+    sa.Column("lease_token", sa.BigInteger, nullable=False),
+    sa.Column("lease_expires_at", UtcDateTime),
+    sa.CheckConstraint(
+        "state IN ('pending_approval', 'queued', 'running', 'completed', 'failed', 'cancelled', 'rolled_back')",
+        name="state",
+    ),
+    sa.Index("ix_operations_workspace", "workspace_id", "created_at", "id"),
+    sa.Index("ix_operations_newest", "created_at", "id"),
+    sa.Index("ix_operations_account", "requested_by", "created_at"),
+    sa.Index("ix_operations_resource", "resource_id", "created_at"),
+    sa.Index("ix_operations_claimable", "state", "created_at"),
+)
+
+operation_steps = sa.Table(
+    "operation_steps",
+    metadata,
+    sa.Column("operation_id", ID, sa.ForeignKey("operations.id"), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("name", NAME, nullable=False),
+    sa.Column("state", WORD, nullable=False),
+    sa.Column("resource_id", NAME),
+    sa.Column("started_at", UtcDateTime),
+    sa.Column("finished_at", UtcDateTime),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("intent", JSON),
+    sa.Column("intent_at", UtcDateTime),
+    sa.Column("effect", JSON),
+    sa.Column("effect_at", UtcDateTime),
+    sa.Column("undo", JSON),
+    sa.Column("message", sa.Text),
+    sa.Column("error", JSON),
+)
+"""`intent` is written before the effect is tried, `effect` after it was seen: between the two, recovery looks."""
+
+operation_locks = sa.Table(
+    "operation_locks",
+    metadata,
+    sa.Column("resource_id", NAME, primary_key=True),
+    sa.Column("operation_id", ID, sa.ForeignKey("operations.id"), nullable=False, index=True),
+    sa.Column("taken_at", UtcDateTime, nullable=False),
+)
+
+application_changes = sa.Table(
+    "application_changes",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("observed_at", UtcDateTime, nullable=False),
+    sa.Column("changed_at", UtcDateTime),
+    sa.Column("workspace_id", ID, nullable=False),
+    sa.Column("application_id", NAME, nullable=False),
+    sa.Column("namespace", NAME, nullable=False),
+    sa.Column("kind", WORD, nullable=False),
+    sa.Column("name", NAME, nullable=False),
+    sa.Column("uid", sa.String(64), nullable=False),
+    sa.Column("resource_version", sa.String(64), nullable=False),
+    sa.Column("field", NAME, nullable=False),
+    sa.Column("before", JSON),
+    sa.Column("after", JSON),
+    sa.Column("manager", NAME),
+    sa.Column("actor", NAME),
+    sa.Column("actor_kind", WORD),
+    sa.Column("operation_id", ID),
+    sa.Column("approved_by", ID),
+    sa.Column("reason", sa.Text),
+    # Every replica sees the same change; the first to write it wins.
+    sa.UniqueConstraint("workspace_id", "uid", "field", "resource_version", name="uq_application_changes_once"),
+    sa.Index("ix_application_changes_application", "workspace_id", "application_id", "observed_at", "id"),
+    sa.Index("ix_application_changes_object", "workspace_id", "uid", "field", "observed_at"),
+)
+"""`manager` is the field manager that Kubernetes names; `actor` is null where nobody could be found."""
