@@ -3,7 +3,7 @@
 import re
 from datetime import timedelta
 
-_PART = re.compile(r"(\d+)(ms|w|d|h|m|s)\s*")
+_PART = re.compile(r"(\d+)(ms|w|d|h|m|s)\s*", re.ASCII)
 _UNIT = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 MAX_DURATION = timedelta(days=3650)
 
