@@ -15,24 +15,10 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 import msgspec
 import yaml
 
+from opsapi.kit.secret import Secret
+
 PREFIX = "OPSAPI_"
 S = TypeVar("S", bound=msgspec.Struct)
-
-
-class Secret(str):
-    """Text that shows itself nowhere: not in reprs, logs or error messages."""
-
-    def __repr__(self) -> str:
-        return "Secret(hidden)"
-
-    def reveal(self) -> str:
-        return str.__str__(self)
-
-    def __str__(self) -> str:
-        return "(hidden)"
-
-    def __format__(self, spec: str) -> str:
-        return format("(hidden)", spec)
 
 
 class InvalidConfiguration(Exception):

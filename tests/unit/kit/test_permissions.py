@@ -27,7 +27,7 @@ def test_a_bound_grant_holds_in_its_workspace_alone() -> None:
     assert not grants.allows(Permission.WORKSPACE_READ)
     assert grants.sees("ws-1")
     assert not grants.sees("ws-2")
-    assert grants.workspaces(Permission.WORKSPACE_READ) == {"ws-1"}
+    assert grants.workspaces(Permission.WORKSPACE_READ) == frozenset({"ws-1"})
 
 
 def test_health_alone_shows_no_workspace() -> None:

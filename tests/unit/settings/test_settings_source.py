@@ -7,7 +7,8 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from opsapi.settings.source import InvalidConfiguration, Secret, load
+from opsapi.kit.secret import Secret
+from opsapi.settings.source import InvalidConfiguration, load
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
