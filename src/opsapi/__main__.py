@@ -1,0 +1,3 @@
+from opsapi.cli import main
+
+main()
