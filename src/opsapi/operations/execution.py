@@ -1,0 +1,188 @@
+"""Carries one claimed operation through its steps, and back where a step failed."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import msgspec
+
+from opsapi.kit.clock import Clock
+from opsapi.kit.errors import DependencyUnavailable, OpsError
+from opsapi.operations.errors import LeaseLost, OperationStopped, StepFailed, StepPostponed
+from opsapi.operations.model import (
+    Claim,
+    Failure,
+    Outcome,
+    State,
+    Step,
+    StepState,
+    Undo,
+    UndoState,
+)
+from opsapi.operations.ports import Ledger
+from opsapi.operations.procedures import Procedure, Procedures, StepDone, StepProcedure, StepWork
+from opsapi.operations.settings import EngineSettings
+
+_UNDO_SECONDS = 60.0
+_log = logging.getLogger(__name__)
+
+
+class _Postponed(Exception):
+    """The claim was given back; someone goes on later."""
+
+
+class Execution:
+    """Stateless between operations: all that matters is in the ledger, so that any process can go on from there."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        procedures: Procedures,
+        clock: Clock,
+        settings: EngineSettings,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._ledger = ledger
+        self._procedures = procedures
+        self._clock = clock
+        self._settings = settings
+        self._sleep = sleep
+
+    async def run(self, claim: Claim) -> None:
+        """Until the operation has ended or has to wait. Raises LeaseLost, and DependencyUnavailable where the
+        ledger itself is away; in both cases whoever claims it next goes on."""
+        operation = claim.operation
+        procedure = self._procedures.find(operation.action, operation.version)
+        if procedure is None:
+            raise LookupError(f"no procedure {operation.action} version {operation.version}")
+        try:
+            failing = operation.error is not None or not await self._forward(claim, procedure)
+            if failing:
+                await self._backward(claim, procedure)
+        except OperationStopped:
+            await self._stop(claim)
+        except _Postponed:
+            return
+
+    async def _forward(self, claim: Claim, procedure: Procedure) -> bool:
+        """Whether every step succeeded; then the operation is completed."""
+        for step in claim.operation.steps:
+            if step.state in (StepState.COMPLETED, StepState.SKIPPED):
+                continue
+            done = await self._try(claim, procedure, step)
+            if done is None:
+                return False
+            await self._ledger.complete_step(
+                claim, step.position, done.message, result=done.result, outcome=done.outcome, skipped=done.skipped
+            )
+        await self._ledger.finish(claim, State.COMPLETED)
+        return True
+
+    async def _try(self, claim: Claim, procedure: Procedure, step: Step) -> StepDone | None:
+        """One try of one step; None once it has failed for good."""
+        attempts = await self._ledger.start_step(claim, step.position)
+        work = await self._work(claim, step.position)
+        try:
+            known = procedure.step(step.name)
+            if known is None:
+                raise StepFailed("UNKNOWN_STEP", f"{procedure.action} version {procedure.version} has no {step.name}")
+            if work.remaining <= 0:
+                raise StepFailed("DEADLINE_EXCEEDED", "The operation's deadline passed before this step")
+            async with asyncio.timeout(work.remaining):
+                return await known.run(work)
+        except (LeaseLost, OperationStopped):
+            raise
+        except Exception as error:
+            if _is_ledger(error):
+                raise
+            failure, passing = _judge(error)
+            if passing and attempts < self._settings.step_attempts and work.remaining > 0:
+                await self._postpone(claim, step.position, failure, attempts)
+            await self._ledger.fail_step(claim, step.position, failure)
+            return None
+
+    async def _postpone(self, claim: Claim, position: int, failure: Failure, attempts: int) -> None:
+        pause = min(self._settings.backoff_max_seconds, self._settings.backoff_seconds * 2 ** (attempts - 1))
+        await self._ledger.postpone(claim, position, failure, self._clock.now() + timedelta(seconds=pause))
+        raise _Postponed
+
+    async def _work(self, claim: Claim, position: int) -> StepWork:
+        operation = await self._ledger.get(claim.operation.id)
+        if operation is None:
+            raise LeaseLost
+        return StepWork(
+            ledger=self._ledger,
+            claim=claim,
+            operation=operation,
+            step=operation.steps[position],
+            clock=self._clock,
+            sleep=self._sleep,
+        )
+
+    async def _backward(self, claim: Claim, procedure: Procedure) -> None:
+        """Undoes what has or may have had an effect, the last first, then ends the operation."""
+        operation = await self._ledger.get(claim.operation.id)
+        if operation is None:
+            raise LeaseLost
+        undos: list[tuple[str, Undo]] = []
+        for step in reversed(operation.steps):
+            if step.intent is None and step.effect is None:
+                continue
+            undo = step.undo
+            if undo is None or undo.state is UndoState.INTENDED:
+                undo = await self._undo(claim, procedure.step(step.name), step)
+                await self._ledger.note_undo(claim, step.position, undo)
+            undos.append((step.name, undo))
+        skipped = [{"step": name, "reason": undo.reason} for name, undo in undos if undo.state is UndoState.SKIPPED]
+        if undos and not skipped:
+            await self._ledger.finish(claim, State.ROLLED_BACK, result={"undone": [name for name, _ in undos]})
+            return
+        outcome = Outcome.PARTIAL if skipped else None
+        await self._ledger.finish(
+            claim, State.FAILED, outcome=outcome, result={"undo_skipped": skipped} if skipped else None
+        )
+
+    async def _undo(self, claim: Claim, known: StepProcedure | None, step: Step) -> Undo:
+        if known is None or known.undo is None:
+            return Undo(state=UndoState.SKIPPED, reason="this step cannot be undone")
+        attempts = await self._ledger.start_step(claim, step.position)
+        work = await self._work(claim, step.position)
+        try:
+            async with asyncio.timeout(_UNDO_SECONDS):
+                return await known.undo(work)
+        except (LeaseLost, OperationStopped):
+            raise
+        except Exception as error:
+            if _is_ledger(error):
+                raise
+            failure, passing = _judge(error)
+            if passing and attempts < 2 * self._settings.step_attempts:
+                await self._postpone(claim, step.position, failure, attempts)
+            return Undo(state=UndoState.SKIPPED, reason=f"{failure.code}: {failure.message}")
+
+    async def _stop(self, claim: Claim) -> None:
+        operation = await self._ledger.get(claim.operation.id)
+        touched = operation is not None and any(step.intent is not None for step in operation.steps)
+        await self._ledger.finish(claim, State.CANCELLED, outcome=Outcome.PARTIAL if touched else None)
+
+
+def _is_ledger(error: Exception) -> bool:
+    return isinstance(error, DependencyUnavailable) and getattr(error.details, "component", "") == "database"
+
+
+def _judge(error: Exception) -> tuple[Failure, bool]:
+    """What to write down, and whether trying again may help."""
+    match error:
+        case StepPostponed():
+            return Failure(code=error.code, message=error.message), True
+        case StepFailed():
+            return Failure(code=error.code, message=error.message, details=error.details), False
+        case OpsError():
+            failure = Failure(code=error.code, message=error.message, details=msgspec.to_builtins(error.details))
+            return failure, isinstance(error, DependencyUnavailable)
+        case TimeoutError():
+            return Failure(code="DEADLINE_EXCEEDED", message="The step did not end in time"), False
+        case _:
+            _log.error("a step failed for a reason that it does not know", exc_info=error)
+            return Failure(code="INTERNAL_ERROR", message="The service failed in this step; see its log"), True
