@@ -57,7 +57,7 @@ def drive(printed: str, ready: dict[str, Any]) -> None:
     answers = []
     for line in lines:
         done = subprocess.run(
-            ["bash", "-c", f"{line} -w '\\n%{{http_code}}'"], capture_output=True, text=True, timeout=60
+            ["bash", "-c", f"{line} -w '\\n%{{http_code}}'"], capture_output=True, text=True, timeout=60, check=False
         )
         body, _, status = done.stdout.rpartition("\n")
         shown = line[line.index("http") :]

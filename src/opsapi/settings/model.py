@@ -1,4 +1,4 @@
-"""The service's settings, by group. docs/configuration.md is generated from this file: a field's text stands under it."""
+"""The service's settings, by group; a field's text stands under it, and docs/configuration.md is made of those."""
 
 from datetime import datetime
 from pathlib import Path

@@ -137,7 +137,7 @@ def _with_secret_files(
 ) -> dict[str, Any]:
     for name, hint in hints.items():
         key = f"{name}_file"
-        if key not in given or not _holds(hint, Secret):
+        if key not in given or not (_holds(hint, Secret) or _holds_secrets(hint)):
             continue
         given = dict(given)
         path = base / os.path.expanduser(str.__str__(given.pop(key)))
@@ -145,7 +145,8 @@ def _with_secret_files(
             problems.append(f"{f'{at}.{name}' if at else name}: give it or {key}, not both")
             continue
         try:
-            given[name] = path.read_text(encoding="utf-8").strip()
+            text = path.read_text(encoding="utf-8").strip()
+            given[name] = text.split() if _holds_secrets(hint) else text
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not text"
             problems.append(f"{f'{at}.{key}' if at else key}: {path} cannot be read: {reason}")
@@ -167,6 +168,13 @@ def _value(hint: Any, given: Any, at: str, base: Path, problems: list[str]) -> A
         if isinstance(given, str) and given:
             return Secret(given)
         problems.append(f"{_name(at, given)}: expected a non-empty text")
+        return None
+    if _holds_secrets(hint):
+        if isinstance(given, _Text):
+            given = given.replace(",", " ").split()
+        if isinstance(given, list) and all(isinstance(one, str) and one for one in given):
+            return tuple(Secret(one) for one in given)
+        problems.append(f"{_name(at, given)}: expected a list of non-empty texts")
         return None
     if _holds(hint, Path) and isinstance(given, str):
         return base / os.path.expanduser(str.__str__(given))
@@ -196,6 +204,11 @@ def _is_struct(hint: Any) -> bool:
 
 def _holds(hint: Any, wanted: type) -> bool:
     return _plain(hint) is wanted
+
+
+def _holds_secrets(hint: Any) -> bool:
+    plain = _plain(hint)
+    return get_origin(plain) is tuple and _plain(get_args(plain)[0]) is Secret
 
 
 def _names(model: type[Any]) -> list[str]:

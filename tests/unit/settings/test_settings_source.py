@@ -101,3 +101,18 @@ def test_a_file_that_is_no_configuration_is_said(tmp_path: Path, text: str, said
 
 def test_a_missing_file_is_said() -> None:
     assert any("no such file" in line for line in problems(Path("/nonexistent/opsapi.yaml"), {"OPSAPI_KEY": "k"}))
+
+
+class Keys(msgspec.Struct, frozen=True, kw_only=True):
+    encryption: tuple[Secret, ...] = ()
+
+
+def test_several_secrets_come_from_a_list_a_variable_or_a_file(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("one\ntwo\n")
+    path = write(tmp_path, "encryption_file: keys\n")
+    for model in (
+        load(Keys, path, {}),
+        load(Keys, write(tmp_path, "encryption: [one, two]\n"), {}),
+        load(Keys, None, {"OPSAPI_ENCRYPTION": "one,two"}),
+    ):
+        assert [key.reveal() for key in model.encryption] == ["one", "two"]
