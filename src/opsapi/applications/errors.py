@@ -21,6 +21,10 @@ class TargetGone(Exception):
     """The object does not exist any more."""
 
 
+class OutcomeUnknown(Exception):
+    """The write was sent but no answer tells whether it took effect; it is not repeated: re-read and decide again."""
+
+
 class ApplicationNotFound(ResourceNotFound):
     def __init__(self, application_id: str) -> None:
         super().__init__("application", application_id)

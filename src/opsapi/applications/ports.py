@@ -49,8 +49,9 @@ class Workloads(Protocol):
 
     Raises: WriteConflict where uid or resourceVersion no longer fit, WriteRefused where the cluster says no (RBAC,
     admission, quota, validation; carries the cluster's reason), TargetGone where the object is no more,
-    DependencyUnavailable where the cluster does not answer in time. With `dry_run` the server checks everything
-    and keeps nothing.
+    DependencyUnavailable where nothing was changed because the cluster cannot be reached, OutcomeUnknown where a write
+    was sent and its answer is missing (no write is ever repeated on its own; the caller re-reads). With `dry_run` the
+    server checks everything and keeps nothing.
     """
 
     async def read_workload(self, ref: WorkloadRef) -> Workload: ...

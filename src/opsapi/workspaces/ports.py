@@ -23,7 +23,8 @@ class Sync(StrEnum):
 
 
 class KindState(msgspec.Struct, frozen=True):
-    """How far the cache of one kind can be believed. `observed_at`: when it was last known to equal the cluster."""
+    """How far the cache of one kind can be believed. `observed_at`: when it was last known to equal the cluster, in the
+    cluster's time (as `Inventory.now`). Where a workspace is limited to namespaces, the worst of them counts."""
 
     sync: Sync
     observed_at: datetime | None
@@ -106,7 +107,7 @@ class UsageSnapshot(msgspec.Struct, frozen=True):
 
 
 class ClusterState(msgspec.Struct, frozen=True):
-    """The control plane itself. `reachable` None: not tried yet."""
+    """The control plane itself. `reachable` None: not tried yet; `observed_at` is in the cluster's time."""
 
     reachable: bool | None
     version: str | None
@@ -165,9 +166,10 @@ class Clusters(Protocol):
 
     def all(self) -> Sequence[Cluster]: ...
 
-    def check_upload(self, kubeconfig: str, context: str) -> ClusterAccess:
+    async def check_upload(self, kubeconfig: str, context: str) -> ClusterAccess:
         """The rules for a kubeconfig that comes through the API: self-contained, no exec, no paths, TLS verified, its
-        server passes the SSRF guard. Raises UnusableKubeconfig naming each offending key."""
+        server passes the SSRF guard (whose name resolution takes time, hence async). The answer holds only the chosen
+        context. Raises UnusableKubeconfig naming each offending key."""
         ...
 
 
