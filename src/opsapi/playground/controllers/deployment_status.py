@@ -55,11 +55,9 @@ def _availability(deployment: Obj, status: Obj) -> Obj:
 
 def is_complete(deployment: Obj, status: Obj) -> bool:
     replicas = int(deployment["spec"].get("replicas", 1))
-    return (
-        status.get("updatedReplicas", 0) == replicas
-        and status.get("replicas", 0) == replicas
-        and status.get("availableReplicas", 0) == replicas
-        and status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 1)
+    observed = int(status.get("observedGeneration", 0)) >= int(deployment["metadata"].get("generation", 1))
+    return observed and all(
+        int(status.get(name, 0)) == replicas for name in ("updatedReplicas", "replicas", "availableReplicas")
     )
 
 
@@ -67,12 +65,8 @@ def _has_progressed(old: Obj, new: Obj) -> bool:
     def old_pods(status: Obj) -> int:
         return int(status.get("replicas", 0)) - int(status.get("updatedReplicas", 0))
 
-    return (
-        new.get("updatedReplicas", 0) > old.get("updatedReplicas", 0)
-        or old_pods(new) < old_pods(old)
-        or new.get("readyReplicas", 0) > old.get("readyReplicas", 0)
-        or new.get("availableReplicas", 0) > old.get("availableReplicas", 0)
-    )
+    grown = ("updatedReplicas", "readyReplicas", "availableReplicas")
+    return old_pods(new) < old_pods(old) or any(int(new.get(name, 0)) > int(old.get(name, 0)) for name in grown)
 
 
 def deadline(deployment: Obj) -> int | None:

@@ -1,0 +1,1 @@
+"""How simulated containers behave: what load they see, what they use, what they log and how they fail."""
