@@ -154,7 +154,7 @@ def _with_secret_files(
 
 
 def _value(hint: Any, given: Any, at: str, base: Path, problems: list[str]) -> Any:
-    plain = _plain(hint)
+    plain = plain_type(hint)
     if isinstance(plain, type) and issubclass(plain, msgspec.Struct):
         return _struct(plain, given, at, base, problems)
     if get_origin(plain) is tuple and _is_struct(get_args(plain)[0]):
@@ -162,7 +162,7 @@ def _value(hint: Any, given: Any, at: str, base: Path, problems: list[str]) -> A
             problems.append(f"{at}: expected a list, found {_shown(given)}")
             return ()
         return tuple(
-            _struct(_plain(get_args(plain)[0]), item, f"{at}[{i}]", base, problems) for i, item in enumerate(given)
+            _struct(plain_type(get_args(plain)[0]), item, f"{at}[{i}]", base, problems) for i, item in enumerate(given)
         )
     if _holds(hint, Secret):
         if isinstance(given, str) and given:
@@ -187,28 +187,28 @@ def _value(hint: Any, given: Any, at: str, base: Path, problems: list[str]) -> A
         return None
 
 
-def _plain(hint: Any) -> Any:
+def plain_type(hint: Any) -> Any:
     """The type below Annotated and `| None`."""
     while get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     if get_origin(hint) in (Union, types.UnionType):
         rest = [arg for arg in get_args(hint) if arg is not type(None)]
-        return _plain(rest[0]) if len(rest) == 1 else hint
+        return plain_type(rest[0]) if len(rest) == 1 else hint
     return hint
 
 
 def _is_struct(hint: Any) -> bool:
-    plain = _plain(hint)
+    plain = plain_type(hint)
     return isinstance(plain, type) and issubclass(plain, msgspec.Struct)
 
 
 def _holds(hint: Any, wanted: type) -> bool:
-    return _plain(hint) is wanted
+    return plain_type(hint) is wanted
 
 
 def _holds_secrets(hint: Any) -> bool:
-    plain = _plain(hint)
-    return get_origin(plain) is tuple and _plain(get_args(plain)[0]) is Secret
+    plain = plain_type(hint)
+    return get_origin(plain) is tuple and plain_type(get_args(plain)[0]) is Secret
 
 
 def _names(model: type[Any]) -> list[str]:
@@ -225,16 +225,22 @@ def _shown(given: Any) -> str:
 
 
 def _allowed(hint: Any) -> str:
+    return f"expected {described(hint)}"
+
+
+def described(hint: Any) -> str:
     """What a field accepts, in words."""
     if _holds(hint, Secret):
-        return "expected a non-empty text"
+        return "a non-empty text"
+    if _holds_secrets(hint):
+        return "a list of non-empty texts"
     if _holds(hint, Path):
-        return "expected a path"
+        return "a path"
     if _is_struct(hint):
-        return f"expected keys ({', '.join(_names(_plain(hint)))})"
+        return f"keys ({', '.join(_names(plain_type(hint)))})"
     schema = msgspec.json.schema(hint)
     schema = schema.get("$defs", {}).get(schema.get("$ref", "").rpartition("/")[2], schema)
-    return f"expected {describe_schema(schema)}"
+    return describe_schema(schema)
 
 
 def describe_schema(schema: dict[str, Any]) -> str:

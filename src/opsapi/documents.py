@@ -1,0 +1,161 @@
+"""Writes the pages of docs/ that are made from the code: configuration, permissions, Kubernetes rights.
+
+`python -m opsapi.documents docs` writes them; a test holds that they are as written.
+"""
+
+import ast
+import inspect
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import msgspec
+
+from opsapi.kit.endpoint import LIMIT_CLASSES, Endpoint
+from opsapi.kit.permissions import UNBOUND_ONLY, Permission
+from opsapi.kit.secret import Secret
+from opsapi.settings.model import Settings
+from opsapi.settings.source import described, plain_type
+from opsapi.wiring import DECLARATIONS
+from opsapi.workspaces.access import FEATURES, rules_table
+
+
+def field_texts(model: type[msgspec.Struct]) -> dict[str, str]:
+    """The text under each field of a Struct, its bases' included."""
+    texts: dict[str, str] = {}
+    for cls in reversed(model.__mro__):
+        if cls in (object, msgspec.Struct) or not issubclass(cls, msgspec.Struct):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for statement, following in zip(body.body, [*body.body[1:], None], strict=True):
+            if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+                texts[statement.target.id] = _docstring(following)
+    return texts
+
+
+def _docstring(node: ast.stmt | None) -> str:
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+        return " ".join(node.value.value.split())
+    return ""
+
+
+def configuration() -> str:
+    lines = [
+        "# Configuration",
+        "",
+        "One YAML file (`opsapi serve --config FILE`) and environment variables, which win: `http.port` is",
+        "`OPSAPI_HTTP__PORT`, lists are comma-separated. A secret `x` may be given as `x_file`, a path whose content it is.",
+        "Relative paths start at the file's folder. Unknown keys are errors. `opsapi config check` says what the service",
+        "would connect to and whether it can.",
+        "",
+        "A first file:",
+        "",
+        "```yaml",
+        "keys:",
+        "  audit_file: audit.key            # openssl rand -base64 32 > audit.key",
+        "database:",
+        "  url: sqlite+aiosqlite:///opsapi.db",
+        "workspaces:",
+        "  - id: ws-production",
+        "    name: Production",
+        "    kubeconfig: /etc/opsapi/production.kubeconfig",
+        "    mode: observe",
+        "```",
+    ]
+    lines += [line for section in _sections(Settings, "") for line in section]
+    return "\n".join(lines) + "\n"
+
+
+def _sections(model: type[msgspec.Struct], at: str) -> Iterator[list[str]]:
+    hints, texts = get_type_hints(model, include_extras=True), field_texts(model)
+    rows, nested = [], []
+    for field in msgspec.structs.fields(model):
+        hint = hints[field.name]
+        inner, many = _inner_struct(hint)
+        path = f"{at}.{field.name}" if at else field.name
+        if inner is not None:
+            nested.append((inner, f"{path}[]" if many else path))
+            continue
+        default = "**required**" if field.required else f"`{_default(field)}`"
+        rows.append(f"| `{field.name}` | {_cell(described(hint))} | {default} | {_cell(texts.get(field.name, ''))} |")
+    if rows:
+        title = [f"## `{at}`", "", " ".join((model.__doc__ or "").split())] if at else ["## Top level"]
+        yield ["", *title, "", "| key | allowed | default | |", "|---|---|---|---|", *rows]
+    for inner, path in nested:
+        yield from _sections(inner, path)
+
+
+def _inner_struct(hint: Any) -> tuple[type[msgspec.Struct] | None, bool]:
+    plain = plain_type(hint)
+    many = bool(get_args(plain)) and getattr(plain, "__origin__", None) is tuple
+    if many:
+        plain = plain_type(get_args(plain)[0])
+    if isinstance(plain, type) and issubclass(plain, msgspec.Struct):
+        return plain, many
+    return None, many
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+    if isinstance(value, Secret):
+        return value.reveal()
+    if value is None or value == () or value == "":
+        return "none" if value is None else "empty"
+    return str(msgspec.to_builtins(value)).replace("True", "true").replace("False", "false")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def permissions(declarations: list[Endpoint]) -> str:
+    lines = [
+        "# Permissions",
+        "",
+        "Generated from the endpoints' declarations. A permission is `<resource>:<verb>`; admin implies write implies read.",
+        "`@ws-123` binds it to one workspace. Limits are requests a minute and account, and where it says so per workspace",
+        "or application.",
+        "",
+        "| method and path | permission | where | limit | Idempotency-Key |",
+        "|---|---|---|---|---|",
+    ]
+    for one in sorted(declarations, key=lambda d: (d.tag, d.path, d.method)):
+        permission = f"`{one.permission}`" if one.permission else "any account"
+        per = f", per {one.scope}" if one.limit.scoped else ""
+        lines.append(
+            f"| `{one.method} {one.path}` | {permission} | {one.scope} | {one.limit.name}: {one.limit.per_minute}{per} "
+            f"| {one.idempotency} |"
+        )
+    lines += ["", "## Every permission", "", "| permission | bound to a workspace? | includes |", "|---|---|---|"]
+    for permission in Permission:
+        includes = ", ".join(f"`{p}`" for p in sorted(permission.implied - {permission})) or "-"
+        bound = "no, it concerns the installation" if permission in UNBOUND_ONLY else "may be"
+        lines.append(f"| `{permission}` | {bound} | {includes} |")
+    lines += ["", "## Limit classes", "", "| class | requests a minute | counted |", "|---|---|---|"]
+    for limit in LIMIT_CLASSES:
+        counted = "per account and workspace or application" if limit.scoped else "per account"
+        lines.append(f"| {limit.name} | {limit.per_minute} | {counted} |")
+    return "\n".join(lines) + "\n"
+
+
+def pages() -> dict[str, str]:
+    """Every generated page by its file name."""
+    return {
+        "configuration.md": configuration(),
+        "permissions.md": permissions(DECLARATIONS),
+        "rbac.md": rules_table(FEATURES),
+    }
+
+
+def main() -> None:
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs")
+    for name, text in pages().items():
+        (folder / name).write_text(text, encoding="utf-8")
+        print(folder / name)
+
+
+if __name__ == "__main__":
+    main()
