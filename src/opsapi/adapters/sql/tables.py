@@ -175,6 +175,7 @@ operations = sa.Table(
     metadata,
     sa.Column("id", ID, primary_key=True),
     sa.Column("action", WORD, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False, server_default=sa.text("1")),
     sa.Column("state", WORD, nullable=False),
     sa.Column("outcome", WORD),
     sa.Column("workspace_id", ID, nullable=False),
@@ -199,6 +200,7 @@ operations = sa.Table(
     sa.Column("started_at", UtcDateTime),
     sa.Column("finished_at", UtcDateTime),
     sa.Column("estimated_completion", UtcDateTime),
+    sa.Column("deadline_at", UtcDateTime),
     sa.Column("cancel_requested_at", UtcDateTime),
     sa.Column("cancel_requested_by", ID),
     sa.Column("attempts", sa.Integer, nullable=False),
@@ -226,6 +228,7 @@ operation_steps = sa.Table(
     sa.Column("name", NAME, nullable=False),
     sa.Column("state", WORD, nullable=False),
     sa.Column("resource_id", NAME),
+    sa.Column("estimated_seconds", sa.Float),
     sa.Column("started_at", UtcDateTime),
     sa.Column("finished_at", UtcDateTime),
     sa.Column("attempts", sa.Integer, nullable=False),
@@ -275,3 +278,14 @@ application_changes = sa.Table(
     sa.Index("ix_application_changes_object", "workspace_id", "uid", "field", "observed_at"),
 )
 """`manager` is the field manager that Kubernetes names; `actor` is null where nobody could be found."""
+
+application_snapshots = sa.Table(
+    "application_snapshots",
+    metadata,
+    sa.Column("workspace_id", ID, primary_key=True),
+    sa.Column("uid", sa.String(64), primary_key=True),
+    sa.Column("resource_version", sa.String(64), nullable=False),
+    sa.Column("observed_at", UtcDateTime, nullable=False),
+    sa.Column("fields", JSON, nullable=False),
+)
+"""What each application (or its autoscaler) was last seen to be, so that what changed while nobody watched is found."""
