@@ -54,3 +54,19 @@ class Call:
     started: float
     idempotency_key: str | None = None
     audit: AuditTrail = field(default_factory=AuditTrail)
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """Who acts where no account does: an operator at the CLI on the machine, or the service itself.
+
+    `origin` is `cli` or the part of the service, `action` what it does (`accounts create`), `user` the login name.
+    """
+
+    origin: str
+    action: str
+    user: str | None = None
+
+    @property
+    def account_id(self) -> str:
+        return f"system:{self.origin}"

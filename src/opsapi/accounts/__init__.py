@@ -1,0 +1,1 @@
+"""Who may call: accounts, their tokens, what they are granted, and from where."""
