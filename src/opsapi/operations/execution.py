@@ -87,6 +87,8 @@ class Execution:
             known = procedure.step(step.name)
             if known is None:
                 raise StepFailed("UNKNOWN_STEP", f"{procedure.action} version {procedure.version} has no {step.name}")
+            if attempts > self._settings.step_attempts:
+                raise StepFailed("ATTEMPTS_EXHAUSTED", f"The step was tried {attempts - 1} times")
             if work.remaining <= 0:
                 raise StepFailed("DEADLINE_EXCEEDED", "The operation's deadline passed before this step")
             async with asyncio.timeout(work.remaining):

@@ -1,0 +1,376 @@
+"""The ledger of operations on SQLite and PostgreSQL: exclusivity is a primary key, ownership a fenced lease."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from opsapi.adapters.sql.engine import Database
+from opsapi.adapters.sql.operation_rows import OPERATION, STEP, load, load_one, new_operation, new_steps
+from opsapi.adapters.sql.tables import operation_locks, operation_steps, operations
+from opsapi.kit.caller import Call
+from opsapi.kit.clock import Clock
+from opsapi.operations.errors import InProgressDetails, LeaseLost, OperationInProgress, OperationStopped
+from opsapi.operations.model import (
+    Claim,
+    Depth,
+    Failure,
+    NewOperation,
+    Operation,
+    Outcome,
+    State,
+    StepState,
+    Undo,
+)
+from opsapi.operations.ports import OperationFilter
+from opsapi.operations.signals import Signals
+
+_LOCK = operation_locks.c
+_BEGIN_TRIES = 3
+
+
+class SqlLedger:
+    """Implements operations' Ledger. Leases run on PostgreSQL's own clock, so that replicas need not agree on the
+    time; on SQLite, where all processes share a machine, on `clock`."""
+
+    def __init__(self, database: Database, clock: Clock, signals: Signals) -> None:
+        self._db = database
+        self._clock = clock
+        self._signals = signals
+
+    async def begin(self, new: NewOperation, call: Call, *, locks: Collection[str]) -> Operation:
+        for attempt in range(_BEGIN_TRIES):
+            try:
+                begun = await self._begin(new, call, sorted(set(locks)))
+            except _HolderGone:
+                if attempt + 1 == _BEGIN_TRIES:
+                    raise OperationInProgress(
+                        InProgressDetails(resource_id=new.resource_id, current_operation="unknown")
+                    ) from None
+                continue
+            call.audit.committed = True
+            self._signals.notify(Signals.QUEUED)
+            return begun
+        raise AssertionError("unreachable")
+
+    async def _begin(self, new: NewOperation, call: Call, locks: Sequence[str]) -> Operation:
+        now = self._clock.now()
+        async with self._db.write() as connection:
+            await connection.execute(sa.insert(operations).values(new_operation(new, call, now)))
+            await connection.execute(sa.insert(operation_steps), new_steps(new))
+            for resource_id in locks:
+                await self._lock(connection, resource_id, new.id, now)
+            begun = await load_one(connection, new.id)
+        assert begun is not None
+        return begun
+
+    async def _lock(self, connection: AsyncConnection, resource_id: str, operation_id: str, now: datetime) -> None:
+        row = {"resource_id": resource_id, "operation_id": operation_id, "taken_at": now}
+        taken = await connection.execute(self._db.insert(operation_locks).values(row).on_conflict_do_nothing())
+        if taken.rowcount == 1:
+            return
+        holder = await self._holder(connection, resource_id)
+        if holder is None:
+            raise _HolderGone
+        raise OperationInProgress(
+            InProgressDetails(
+                resource_id=resource_id,
+                current_operation=holder.action,
+                estimated_completion=holder.estimated_completion,
+                current_operation_id=holder.id,
+            )
+        )
+
+    async def holder(self, resource_id: str) -> Operation | None:
+        async with self._db.read() as connection:
+            return await self._holder(connection, resource_id)
+
+    async def _holder(self, connection: AsyncConnection, resource_id: str) -> Operation | None:
+        statement = sa.select(_LOCK.operation_id).where(_LOCK.resource_id == resource_id)
+        operation_id = (await connection.execute(statement)).scalar_one_or_none()
+        return None if operation_id is None else await load_one(connection, operation_id)
+
+    async def claim(self, holder: str, lease: timedelta, runnable: Collection[tuple[str, int]]) -> Claim | None:
+        if not runnable:
+            return None
+        async with self._db.read() as connection:
+            now = await self._now(connection)
+            if not await _next(connection, now, runnable, lock=False):
+                return None
+        async with self._db.write() as connection:
+            now = await self._now(connection)
+            operation_id = await _next(connection, now, runnable, lock=True)
+            if operation_id is None:
+                return None
+            return await self._take(connection, operation_id, holder, now, lease)
+
+    async def _take(
+        self, connection: AsyncConnection, operation_id: str, holder: str, now: datetime, lease: timedelta
+    ) -> Claim:
+        statement = (
+            sa.update(operations)
+            .where(OPERATION.id == operation_id)
+            .values(
+                state=State.RUNNING,
+                lease_holder=holder,
+                lease_token=OPERATION.lease_token + 1,
+                lease_expires_at=now + lease,
+                attempts=OPERATION.attempts + 1,
+                not_before=None,
+                started_at=sa.func.coalesce(
+                    OPERATION.started_at, sa.bindparam("begun", now, OPERATION.started_at.type)
+                ),
+                updated_at=now,
+            )
+            .returning(OPERATION.lease_token)
+        )
+        token = (await connection.execute(statement)).scalar_one()
+        operation = await load_one(connection, operation_id)
+        assert operation is not None
+        return Claim(operation=operation, holder=holder, token=token, taken_over=operation.attempts > 1)
+
+    async def renew(self, claim: Claim, lease: timedelta) -> bool:
+        async with self._db.write() as connection:
+            now = await self._now(connection)
+            return await self._hold(connection, claim, lease_expires_at=now + lease) is not None
+
+    async def start_step(self, claim: Claim, position: int) -> int:
+        now = self._clock.now()
+        async with self._db.write() as connection:
+            await self._hold(connection, claim, updated_at=now)
+            statement = (
+                sa.update(operation_steps)
+                .where(STEP.operation_id == claim.operation.id, STEP.position == position)
+                .values(
+                    state=sa.case((STEP.state == StepState.FAILED, StepState.FAILED), else_=StepState.IN_PROGRESS),
+                    attempts=STEP.attempts + 1,
+                    started_at=sa.func.coalesce(STEP.started_at, sa.bindparam("begun", now, STEP.started_at.type)),
+                )
+                .returning(STEP.attempts)
+            )
+            attempts: int = (await connection.execute(statement)).scalar_one()
+        self._signals.notify(claim.operation.id)
+        return attempts
+
+    async def intend(self, claim: Claim, position: int, intent: Mapping[str, Any]) -> None:
+        now = self._clock.now()
+        async with self._db.write() as connection:
+            if await self._hold(connection, claim, updated_at=now) is not None:
+                raise OperationStopped
+            values = {"intent": dict(intent), "intent_at": now, "effect": None, "effect_at": None}
+            await _set_step(connection, claim, position, values)
+
+    async def record(self, claim: Claim, position: int, effect: Mapping[str, Any]) -> None:
+        now = self._clock.now()
+        async with self._db.write() as connection:
+            await self._hold(connection, claim, updated_at=now)
+            await _set_step(connection, claim, position, {"effect": dict(effect), "effect_at": now})
+
+    async def complete_step(
+        self,
+        claim: Claim,
+        position: int,
+        message: str,
+        *,
+        result: Mapping[str, Any] | None = None,
+        outcome: Outcome | None = None,
+        skipped: bool = False,
+    ) -> None:
+        now = self._clock.now()
+        state = StepState.SKIPPED if skipped else StepState.COMPLETED
+        async with self._db.write() as connection:
+            await self._hold(connection, claim, updated_at=now)
+            values = {"state": state, "finished_at": now, "message": message, "error": None}
+            await _set_step(connection, claim, position, values)
+            await _merge(connection, claim, result, outcome)
+        self._signals.notify(claim.operation.id)
+
+    async def fail_step(self, claim: Claim, position: int, failure: Failure) -> None:
+        now = self._clock.now()
+        error = msgspec.to_builtins(failure)
+        async with self._db.write() as connection:
+            await self._hold(connection, claim, updated_at=now, error=error)
+            values = {"state": StepState.FAILED, "finished_at": now, "message": failure.message, "error": error}
+            await _set_step(connection, claim, position, values)
+        self._signals.notify(claim.operation.id)
+
+    async def postpone(self, claim: Claim, position: int, failure: Failure, until: datetime) -> None:
+        async with self._db.write() as connection:
+            await self._hold(
+                connection,
+                claim,
+                updated_at=self._clock.now(),
+                lease_holder=None,
+                lease_expires_at=None,
+                not_before=until,
+            )
+            await _set_step(connection, claim, position, {"error": msgspec.to_builtins(failure)})
+        self._signals.notify(claim.operation.id)
+
+    async def note_undo(self, claim: Claim, position: int, undo: Undo) -> None:
+        async with self._db.write() as connection:
+            await self._hold(connection, claim, updated_at=self._clock.now())
+            await _set_step(connection, claim, position, {"undo": msgspec.to_builtins(undo)})
+        self._signals.notify(claim.operation.id)
+
+    async def hand_over(self, claim: Claim) -> None:
+        async with self._db.write() as connection:
+            await self._hold(connection, claim, updated_at=self._clock.now(), lease_holder=None, lease_expires_at=None)
+        self._signals.notify(Signals.QUEUED)
+
+    async def finish(
+        self,
+        claim: Claim,
+        state: State,
+        *,
+        outcome: Outcome | None = None,
+        result: Mapping[str, Any] | None = None,
+    ) -> Operation:
+        now = self._clock.now()
+        async with self._db.write() as connection:
+            await self._hold(connection, claim, updated_at=now)
+            await _merge(connection, claim, result, outcome)
+            await connection.execute(
+                sa.update(operations)
+                .where(OPERATION.id == claim.operation.id)
+                .values(state=state, finished_at=now, lease_holder=None, lease_expires_at=None)
+            )
+            await connection.execute(sa.delete(operation_locks).where(_LOCK.operation_id == claim.operation.id))
+            finished = await load_one(connection, claim.operation.id)
+            assert finished is not None
+        self._signals.notify(claim.operation.id)
+        return finished
+
+    async def _hold(self, connection: AsyncConnection, claim: Claim, **values: object) -> datetime | None:
+        """Writes to the operation if the claim still owns it, and keeps its row locked until the transaction ends.
+
+        Returns when somebody asked it to stop. Raises LeaseLost.
+        """
+        statement = (
+            sa.update(operations)
+            .where(
+                OPERATION.id == claim.operation.id,
+                OPERATION.lease_token == claim.token,
+                OPERATION.lease_holder == claim.holder,
+                OPERATION.state == State.RUNNING,
+            )
+            .values(**values)
+            .returning(OPERATION.cancel_requested_at)
+        )
+        row = (await connection.execute(statement)).one_or_none()
+        if row is None:
+            raise LeaseLost
+        stop_asked: datetime | None = row[0]
+        return stop_asked
+
+    async def get(self, operation_id: str) -> Operation | None:
+        async with self._db.read() as connection:
+            return await load_one(connection, operation_id)
+
+    async def find(self, wanted: OperationFilter) -> list[Operation]:
+        statement = sa.select(operations)
+        if wanted.workspaces is not None:
+            statement = statement.where(OPERATION.workspace_id.in_(sorted(wanted.workspaces)))
+        if wanted.application_id is not None:
+            statement = statement.where(OPERATION.application_id == wanted.application_id)
+        if wanted.action is not None:
+            statement = statement.where(OPERATION.action == wanted.action)
+        if wanted.states is not None:
+            statement = statement.where(OPERATION.state.in_(sorted(wanted.states)))
+        if wanted.before is not None:
+            moment, last = wanted.before
+            older = sa.or_(OPERATION.created_at < moment, sa.and_(OPERATION.created_at == moment, OPERATION.id < last))
+            statement = statement.where(older)
+        statement = statement.order_by(OPERATION.created_at.desc(), OPERATION.id.desc()).limit(wanted.limit)
+        async with self._db.read() as connection:
+            return await load(connection, (await connection.execute(statement)).mappings().all())
+
+    async def step_durations(self, action: str, limit: int) -> dict[str, Sequence[float]]:
+        recent = (
+            sa.select(OPERATION.id)
+            .where(OPERATION.action == action, OPERATION.state == State.COMPLETED)
+            .order_by(OPERATION.created_at.desc())
+            .limit(limit)
+            .scalar_subquery()
+        )
+        statement = sa.select(STEP.name, STEP.started_at, STEP.finished_at).where(
+            STEP.operation_id.in_(recent), STEP.state == StepState.COMPLETED
+        )
+        taken: dict[str, list[float]] = {}
+        async with self._db.read() as connection:
+            for name, started, finished in await connection.execute(statement):
+                if started is not None and finished is not None:
+                    taken.setdefault(name, []).append((finished - started).total_seconds())
+        return dict(taken)
+
+    async def depth(self) -> Depth:
+        statement = (
+            sa.select(OPERATION.state, sa.func.count(), sa.func.min(OPERATION.created_at))
+            .where(OPERATION.state.in_((State.QUEUED, State.RUNNING)))
+            .group_by(OPERATION.state)
+        )
+        async with self._db.read() as connection:
+            found = {state: (count, oldest) for state, count, oldest in await connection.execute(statement)}
+        queued, oldest = found.get(State.QUEUED, (0, None))
+        running, _ = found.get(State.RUNNING, (0, None))
+        return Depth(queued, running, oldest)
+
+    async def _now(self, connection: AsyncConnection) -> datetime:
+        if self._db.is_sqlite:
+            return self._clock.now()
+        now: datetime = (await connection.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
+        return now
+
+
+class _HolderGone(Exception):
+    """The lock's holder ended between our try and our look."""
+
+
+async def _next(
+    connection: AsyncConnection, now: datetime, runnable: Collection[tuple[str, int]], *, lock: bool
+) -> str | None:
+    """What waits longest: first what a dead or handing-over worker left, then what is queued.
+
+    Two statements, each along the index on (state, created_at): one with OR would sort every queued row.
+    """
+    can_run = sa.tuple_(OPERATION.action, OPERATION.version).in_(sorted(runnable))
+    due = sa.or_(OPERATION.not_before.is_(None), OPERATION.not_before <= now)
+    left = sa.or_(OPERATION.lease_expires_at.is_(None), OPERATION.lease_expires_at <= now)
+    for state, more in ((State.RUNNING, left), (State.QUEUED, sa.true())):
+        statement = (
+            sa.select(OPERATION.id)
+            .where(OPERATION.state == state, can_run, due, more)
+            .order_by(OPERATION.created_at)
+            .limit(1)
+        )
+        if lock:
+            statement = statement.with_for_update(skip_locked=True)
+        found: str | None = (await connection.execute(statement)).scalar_one_or_none()
+        if found is not None:
+            return found
+    return None
+
+
+async def _set_step(connection: AsyncConnection, claim: Claim, position: int, values: dict[str, Any]) -> None:
+    await connection.execute(
+        sa.update(operation_steps)
+        .where(STEP.operation_id == claim.operation.id, STEP.position == position)
+        .values(values)
+    )
+
+
+async def _merge(
+    connection: AsyncConnection, claim: Claim, result: Mapping[str, Any] | None, outcome: Outcome | None
+) -> None:
+    values: dict[str, Any] = {}
+    if result:
+        statement = sa.select(OPERATION.result).where(OPERATION.id == claim.operation.id)
+        held = (await connection.execute(statement)).scalar_one()
+        values["result"] = (held or {}) | dict(result)
+    if outcome is not None:
+        values["outcome"] = outcome
+    if values:
+        await connection.execute(sa.update(operations).where(OPERATION.id == claim.operation.id).values(values))

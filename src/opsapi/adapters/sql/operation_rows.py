@@ -1,0 +1,94 @@
+"""Rows of `operations` and `operation_steps` to and from the domain's Structs."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from opsapi.adapters.sql.tables import operation_steps, operations
+from opsapi.kit.caller import Call
+from opsapi.operations.model import Failure, NewOperation, Operation, Outcome, State, Step, StepState, Undo
+
+STEP = operation_steps.c
+OPERATION = operations.c
+_OPERATION_FIELDS = [field.name for field in msgspec.structs.fields(Operation) if field.name in OPERATION]
+_STEP_FIELDS = [field.name for field in msgspec.structs.fields(Step)]
+
+
+def new_operation(new: NewOperation, call: Call, now: datetime) -> dict[str, Any]:
+    return {
+        "id": new.id,
+        "action": new.action,
+        "version": new.version,
+        "state": State.QUEUED,
+        "workspace_id": new.workspace_id,
+        "application_id": new.application_id,
+        "resource_id": new.resource_id,
+        "resource_uid": new.resource_uid,
+        "parameters": new.parameters,
+        "plan": new.plan,
+        "plan_hash": new.plan_hash,
+        "requested_by": call.caller.account_id,
+        "requested_by_kind": call.caller.kind.value,
+        "on_behalf_of": call.caller.on_behalf_of,
+        "agent_run": call.caller.agent_run,
+        "request_id": call.request_id,
+        "reason": new.reason,
+        "created_at": now,
+        "updated_at": now,
+        "estimated_completion": new.estimated_completion,
+        "deadline_at": new.deadline_at,
+        "attempts": 0,
+        "lease_token": 0,
+    }
+
+
+def new_steps(new: NewOperation) -> list[dict[str, Any]]:
+    return [
+        {
+            "operation_id": new.id,
+            "position": position,
+            "name": step.name,
+            "state": StepState.PENDING,
+            "estimated_seconds": step.estimated_seconds,
+            "attempts": 0,
+        }
+        for position, step in enumerate(new.steps)
+    ]
+
+
+async def load(connection: AsyncConnection, rows: Sequence[sa.RowMapping]) -> list[Operation]:
+    """Operations with their steps, in the order of `rows`; two statements however many there are."""
+    if not rows:
+        return []
+    wanted = [row["id"] for row in rows]
+    statement = sa.select(operation_steps).where(STEP.operation_id.in_(wanted)).order_by(STEP.position)
+    steps: dict[str, list[Step]] = {operation_id: [] for operation_id in wanted}
+    for row in (await connection.execute(statement)).mappings():
+        steps[row["operation_id"]].append(_step(row))
+    return [_operation(row, steps[row["id"]]) for row in rows]
+
+
+async def load_one(connection: AsyncConnection, operation_id: str) -> Operation | None:
+    rows = (await connection.execute(sa.select(operations).where(OPERATION.id == operation_id))).mappings().all()
+    found = await load(connection, rows)
+    return found[0] if found else None
+
+
+def _step(row: sa.RowMapping) -> Step:
+    values = {name: row[name] for name in _STEP_FIELDS}
+    values["state"] = StepState(row["state"])
+    values["undo"] = None if row["undo"] is None else msgspec.convert(row["undo"], Undo)
+    values["error"] = None if row["error"] is None else msgspec.convert(row["error"], Failure)
+    return Step(**values)
+
+
+def _operation(row: sa.RowMapping, steps: list[Step]) -> Operation:
+    values = {name: row[name] for name in _OPERATION_FIELDS}
+    values["state"] = State(row["state"])
+    values["outcome"] = None if row["outcome"] is None else Outcome(row["outcome"])
+    values["error"] = None if row["error"] is None else msgspec.convert(row["error"], Failure)
+    return Operation(**values, steps=tuple(steps))
