@@ -146,9 +146,7 @@ def _start_playground(
     ]  # fmt: skip
     for name in ("reader", "operator"):
         arguments += ["--service-account", f"opsapi/opsapi-{name}={folder / f'kubeconfig-{name}'}"]
-    child = Child(
-        "the playground", arguments, log=folder / "playground.log", ready=folder / "playground.json", env=env
-    )
+    child = Child("the playground", arguments, log=folder / "playground.log", ready=folder / "playground.json", env=env)
     children.append(child)
     return child.wait_ready(120, stop)
 
@@ -229,7 +227,7 @@ def curl_lines(ready: dict[str, Any], workspace: str) -> list[str]:
         f"{head} {base}/workspaces/{workspace}/overview",
         f"{head} '{base}/workspaces/{workspace}/applications?limit=5'",
         f"{head} {base}/workspaces/{workspace}/nodes",
-        f"{head} -H 'Content-Type: application/json' -d '{{\"replicas\": 3, \"reason\": \"trying it out\"}}' "
+        f'{head} -H \'Content-Type: application/json\' -d \'{{"replicas": 3, "reason": "trying it out"}}\' '
         f"'{base}/workspaces/{workspace}/deployments/storefront/scale?project=shop'",
     ]
 
