@@ -23,11 +23,7 @@ class ProfileError(ValueError):
         self.why = why
 
 
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    pass
-
-
-class Traffic(_Part):
+class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Requests a second that arrive for the whole workload; ready pods share them."""
 
     rps: float = 0.0
@@ -39,24 +35,24 @@ class Traffic(_Part):
     noise: float = 0.08
 
 
-class Cpu(_Part):
+class Cpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     base_millicores: float = 3.0
     per_request_ms: float = 2.0
 
 
-class Memory(_Part):
+class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     base: str = "48Mi"
     per_rps: str = "128Ki"
     """On top, for each request a second that this pod serves."""
     leak_per_hour: str = "0"
 
 
-class Latency(_Part):
+class Latency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     p50_ms: float = 18.0
     p99_ms: float = 140.0
 
 
-class Exit(_Part):
+class Exit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The container ends by itself `after_seconds` from its start, having written `logs` last."""
 
     after_seconds: float
@@ -65,7 +61,7 @@ class Exit(_Part):
     reason: str = ""
 
 
-class Health(_Part):
+class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When probes succeed. With `every_seconds`, they fail for the last `for_seconds` of each such interval."""
 
     after_seconds: float = 0.5
@@ -77,7 +73,7 @@ class Health(_Part):
     """Where set, HTTP probes of any other path get a 404."""
 
 
-class Logs(_Part):
+class Logs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: LogFormat = "json"
     component: str = ""
     per_request: float = 0.2
@@ -92,7 +88,7 @@ class Logs(_Part):
     paths: tuple[str, ...] = ("/",)
 
 
-class Profile(_Part):
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     traffic: Traffic = Traffic()
     cpu: Cpu = Cpu()
     memory: Memory = Memory()

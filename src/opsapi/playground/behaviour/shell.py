@@ -1,7 +1,7 @@
 """Enough of a shell for test containers: `sh -c 'echo starting; sleep 30; exit 3'` behaves as it reads.
 
-Understands echo, printf of plain text, sleep, exit, true, false, `while true; do …; done`, `;`, `&&`, `||` and redirections.
-Anything else is taken for a program that runs on and on.
+Understands echo, printf of plain text, sleep, exit, true, false, `while true; do …; done`, `;`, `&&`, `||` and
+redirections. Anything else is taken for a program that runs on and on.
 """
 
 import re

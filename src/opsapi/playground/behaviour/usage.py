@@ -1,4 +1,4 @@
-"""What a container uses at a moment: pure functions of profile, load, age and a key, so it costs nothing until asked."""
+"""What a container uses at a moment: pure functions of profile, load, age and a key; free until asked for."""
 
 import math
 import zlib

@@ -1,0 +1,1 @@
+"""The nodes' side: pods start, are probed, fail, restart and end, on virtual time."""
