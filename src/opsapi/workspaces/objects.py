@@ -409,6 +409,13 @@ class PodDisruptionBudget(KubernetesObject, frozen=True):
 
 class ResourceQuotaSpec(KubernetesObject, frozen=True):
     hard: dict[str, str] = {}
+    scopes: tuple[str, ...] = ()
+    scope_selector: Present | None = None
+
+    @property
+    def is_scoped(self) -> bool:
+        """Whether it counts only some of the namespace's pods."""
+        return bool(self.scopes) or self.scope_selector is not None
 
 
 class ResourceQuotaStatus(KubernetesObject, frozen=True):
