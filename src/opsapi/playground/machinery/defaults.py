@@ -1,27 +1,21 @@
 """Defaults of the built-in kinds, as a 1.36 API server fills them in. Works on dicts the caller has just made."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from opsapi.playground.kinds import Kind
 from opsapi.playground.machinery import pod_defaults, services
-from opsapi.playground.machinery.strategy import has_generation
 from opsapi.playground.registry import Obj
 
-if TYPE_CHECKING:
-    from opsapi.playground.machinery.registry import ObjectRegistry
 
-_Default = Callable[["ObjectRegistry", Obj, Obj | None], None]
+_Default = Callable[[Obj], None]
 
 
-def apply(registry: "ObjectRegistry", kind: Kind, obj: Obj, old: Obj | None = None) -> None:
-    default = None if kind.custom else _DEFAULTS.get(kind.resource)
+def apply(kind: Kind, obj: Obj) -> None:
+    """Fills in what the API's own defaulting does, whose fields the writer then owns; see allocation.py for the rest."""
+    default = _DEFAULTS.get(kind.resource)
     if default is not None:
-        default(registry, obj, old)
-
-
-def starts_generation(kind: Kind, obj: Obj) -> int | None:
-    return 1 if has_generation(kind) else None
+        default(obj)
 
 
 def _spec(obj: Obj) -> dict[str, Any]:
@@ -31,15 +25,12 @@ def _spec(obj: Obj) -> dict[str, Any]:
     return spec
 
 
-def _namespace(_: "ObjectRegistry", obj: Obj, old: Obj | None) -> None:
+def _namespace(obj: Obj) -> None:
     meta = obj["metadata"]
     meta["labels"] = {**(meta.get("labels") or {}), "kubernetes.io/metadata.name": meta.get("name", "")}
-    if old is None:
-        obj["spec"] = {"finalizers": ["kubernetes"]}
-        obj["status"] = {"phase": "Active"}
 
 
-def _deployment(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
+def _deployment(obj: Obj) -> None:
     spec = _spec(obj)
     spec.setdefault("replicas", 1)
     _template(spec)
@@ -60,7 +51,7 @@ def _deployment(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
     obj.setdefault("status", {})
 
 
-def _replicas(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
+def _replicas(obj: Obj) -> None:
     spec = _spec(obj)
     spec.setdefault("replicas", 1)
     _template(spec)
@@ -68,17 +59,17 @@ def _replicas(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
     obj.setdefault("status", {"replicas": 0})
 
 
-def _replication_controller(registry: "ObjectRegistry", obj: Obj, old: Obj | None) -> None:
+def _replication_controller(obj: Obj) -> None:
     labels = (((obj.get("spec") or {}).get("template") or {}).get("metadata") or {}).get("labels")
     if labels:
         spec = _spec(obj)
         spec.setdefault("selector", labels)
         meta = obj["metadata"]
         meta.setdefault("labels", labels)
-    _replicas(registry, obj, old)
+    _replicas(obj)
 
 
-def _stateful_set(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
+def _stateful_set(obj: Obj) -> None:
     spec = _spec(obj)
     spec.setdefault("replicas", 1)
     _template(spec)
@@ -109,7 +100,7 @@ def _claim_template(claim: Obj) -> Obj:
     return made
 
 
-def _daemon_set(_: "ObjectRegistry", obj: Obj, old: Obj | None) -> None:
+def _daemon_set(obj: Obj) -> None:
     spec = _spec(obj)
     _template(spec)
     update = dict(spec.get("updateStrategy") or {})
@@ -121,17 +112,6 @@ def _daemon_set(_: "ObjectRegistry", obj: Obj, old: Obj | None) -> None:
         update["rollingUpdate"] = rolling
     spec["updateStrategy"] = update
     spec.setdefault("revisionHistoryLimit", 10)
-    meta = obj["metadata"]
-    generation = 1
-    if old is not None:
-        annotations = old["metadata"].get("annotations") or {}
-        generation = int(annotations.get("deprecated.daemonset.template.generation", "1"))
-        if old["spec"].get("template") != spec.get("template"):
-            generation += 1
-    meta["annotations"] = {
-        **(meta.get("annotations") or {}),
-        "deprecated.daemonset.template.generation": str(generation),
-    }
     empty = {
         "currentNumberScheduled": 0,
         "numberMisscheduled": 0,
@@ -153,16 +133,10 @@ def _job_spec(spec: dict[str, Any]) -> None:
     spec.setdefault("manualSelector", False)
 
 
-def _job(registry: "ObjectRegistry", obj: Obj, old: Obj | None) -> None:
+def _job(obj: Obj) -> None:
     spec = _spec(obj)
     _template(spec)
     _job_spec(spec)
-    meta = obj["metadata"]
-    if old is None:
-        uid = registry.identity.uid()
-        meta["uid"] = uid
-        if not spec["manualSelector"]:
-            _label_job(spec, meta.get("name", ""), uid)
     obj["spec"] = in_order(
         spec,
         "parallelism completions activeDeadlineSeconds podFailurePolicy successPolicy backoffLimit "
@@ -170,27 +144,12 @@ def _job(registry: "ObjectRegistry", obj: Obj, old: Obj | None) -> None:
         "completionMode suspend podReplacementPolicy managedBy",
     )
     labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
-    if labels and not meta.get("labels"):
-        meta["labels"] = labels
+    if labels and not obj["metadata"].get("labels"):
+        obj["metadata"]["labels"] = labels
     obj.setdefault("status", {})
 
 
-def _label_job(spec: dict[str, Any], name: str, uid: str) -> None:
-    template = dict(spec["template"])
-    metadata = dict(template.get("metadata") or {})
-    metadata["labels"] = {
-        **(metadata.get("labels") or {}),
-        "batch.kubernetes.io/controller-uid": uid,
-        "batch.kubernetes.io/job-name": name,
-        "controller-uid": uid,
-        "job-name": name,
-    }
-    template["metadata"] = metadata
-    spec["template"] = template
-    spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
-
-
-def _cron_job(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
+def _cron_job(obj: Obj) -> None:
     spec = _spec(obj)
     spec.setdefault("concurrencyPolicy", "Allow")
     spec.setdefault("suspend", False)
@@ -209,26 +168,20 @@ def _cron_job(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
     obj.setdefault("status", {})
 
 
-def _claim(_: "ObjectRegistry", obj: Obj, old: Obj | None) -> None:
+def _claim(obj: Obj) -> None:
     spec = _spec(obj)
     spec.setdefault("volumeMode", "Filesystem")
-    if old is None:
-        meta = obj["metadata"]
-        meta["finalizers"] = [*(meta.get("finalizers") or []), "kubernetes.io/pvc-protection"]
     obj.setdefault("status", {"phase": "Pending"})
 
 
-def _volume(_: "ObjectRegistry", obj: Obj, old: Obj | None) -> None:
+def _volume(obj: Obj) -> None:
     spec = _spec(obj)
     spec.setdefault("persistentVolumeReclaimPolicy", "Retain")
     spec.setdefault("volumeMode", "Filesystem")
-    if old is None:
-        meta = obj["metadata"]
-        meta["finalizers"] = [*(meta.get("finalizers") or []), "kubernetes.io/pv-protection"]
     obj.setdefault("status", {"phase": "Pending"})
 
 
-def _autoscaler(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
+def _autoscaler(obj: Obj) -> None:
     spec = _spec(obj)
     spec.setdefault("minReplicas", 1)
     if not spec.get("metrics"):
@@ -255,7 +208,7 @@ def _behavior(sent: Obj) -> Obj:
     }
 
 
-def _network_policy(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
+def _network_policy(obj: Obj) -> None:
     spec = _spec(obj)
     if not spec.get("policyTypes"):
         spec["policyTypes"] = ["Ingress", "Egress"] if spec.get("egress") else ["Ingress"]
@@ -269,12 +222,12 @@ def _network_policy(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
             ]
 
 
-def _ingress(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
+def _ingress(obj: Obj) -> None:
     _spec(obj)
     obj.setdefault("status", {"loadBalancer": {}})
 
 
-def _secret(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
+def _secret(obj: Obj) -> None:
     plain = obj.pop("stringData", None)
     if plain:
         import base64
@@ -284,12 +237,12 @@ def _secret(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
     obj["type"] = obj.get("type") or "Opaque"
 
 
-def _storage_class(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
+def _storage_class(obj: Obj) -> None:
     obj.setdefault("reclaimPolicy", "Delete")
     obj.setdefault("volumeBindingMode", "Immediate")
 
 
-def _binding(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
+def _binding(obj: Obj) -> None:
     group = "rbac.authorization.k8s.io"
     obj["roleRef"] = {**(obj.get("roleRef") or {})}
     if not obj["roleRef"].get("apiGroup"):
@@ -302,17 +255,17 @@ def _binding(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
         ]
 
 
-def _disruption_budget(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
+def _disruption_budget(obj: Obj) -> None:
     empty = {"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0}
     obj.setdefault("status", empty)
 
 
-def _event(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
+def _event(obj: Obj) -> None:
     if obj.get("type") == "":
         obj.pop("type")
 
 
-def _endpoints(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
+def _endpoints(obj: Obj) -> None:
     if obj.get("subsets"):
         obj["subsets"] = [
             {**subset, "ports": [{"protocol": "TCP", **port} for port in subset["ports"]]}
@@ -322,17 +275,17 @@ def _endpoints(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
         ]
 
 
-def _endpoint_slice(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
+def _endpoint_slice(obj: Obj) -> None:
     if obj.get("ports"):
         obj["ports"] = [{"name": "", "protocol": "TCP", **port} for port in obj["ports"]]
 
 
-def _limit_range(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
+def _limit_range(obj: Obj) -> None:
     spec = _spec(obj)
     spec["limits"] = [pod_defaults.limit_item(item) for item in spec.get("limits") or []]
 
 
-def _custom_definition(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
+def _custom_definition(obj: Obj) -> None:
     spec = _spec(obj)
     names = dict(spec.get("names") or {})
     names.setdefault("singular", str(names.get("kind", "")).lower())
@@ -346,23 +299,23 @@ def _custom_definition(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
         obj["status"] = {"conditions": None, "acceptedNames": empty_names, "storedVersions": stored}
 
 
-def _priority_class(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
+def _priority_class(obj: Obj) -> None:
     obj.setdefault("preemptionPolicy", "PreemptLowerPriority")
 
 
-def _node(_: "ObjectRegistry", obj: Obj, old: Obj | None) -> None:
+def _node(obj: Obj) -> None:
     _spec(obj)
     status = dict(obj.get("status") or {})
-    if status.get("capacity") and not status.get("allocatable") and old is None:
+    if status.get("capacity") and not status.get("allocatable"):
         status["allocatable"] = status["capacity"]
     obj["status"] = status
 
 
-def _resource_quota(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
+def _resource_quota(obj: Obj) -> None:
     obj.setdefault("status", {})
 
 
-def _api_service(_: "ObjectRegistry", obj: Obj, __: Obj | None) -> None:
+def _api_service(obj: Obj) -> None:
     spec = _spec(obj)
     if spec.get("service"):
         spec["service"] = {"port": 443, **spec["service"]}

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from opsapi.playground.machinery.normal import zero
+from opsapi.playground.machinery.pod_defaults import Memo
 from opsapi.playground.machinery.schema import RAW, Field, Struct, Type
 from opsapi.playground.registry import Obj, User
 
@@ -58,9 +59,17 @@ def with_entries(obj: Obj, entries: list[Obj]) -> Obj:
     return {**obj, "metadata": meta}
 
 
-def record_update(struct: Struct | None, old: Obj | None, new: Obj, writer: Writer) -> Obj:
-    """`new` with the ownership that a plain write (create, PUT, PATCH) by `writer` leaves behind."""
-    touched, removed = changes(struct, old, new)
+def record_update(
+    struct: Struct | None, old: Obj | None, new: Obj, writer: Writer, spec_memo: Memo | None = None
+) -> Obj:
+    """`new` with the ownership that a plain write (create, PUT, PATCH) by `writer` leaves behind.
+
+    `spec_memo` remembers the sets of specs that many objects share; only for creates.
+    """
+    if spec_memo is None:
+        touched, removed = changes(struct, old, new)
+    else:
+        touched, removed = _created(struct, new, spec_memo), {}
     entries = list(new["metadata"].get("managedFields") or [])
     if not touched and not removed:
         return new
@@ -79,6 +88,16 @@ def record_update(struct: Struct | None, old: Obj | None, new: Obj, writer: Writ
     if owned:
         kept.append(_entry(writer, "Update", owned, None if mine is None or owned != before else mine.get("time")))
     return with_entries(new, sort_entries(kept))
+
+
+def _created(struct: Struct | None, new: Obj, spec_memo: Memo) -> Set:
+    node = spec_memo.get(new.get("spec"))
+    if node is None:
+        touched, _ = changes(struct, None, new)
+        spec_memo.put(new["spec"], touched.get("f:spec", {}))
+        return touched
+    touched, _ = changes(struct, None, {**new, "spec": zero(struct.fields["spec"])} if struct else new)
+    return {**touched, "f:spec": node}
 
 
 def _is(entry: Obj, writer: Writer, operation: str) -> bool:

@@ -22,9 +22,7 @@ _ORDER = (
 
 
 def ordered(meta: Obj) -> Obj:
-    return {name: meta[name] for name in _ORDER if meta.get(name) not in (None, "", {}, [])} | (
-        {"deletionGracePeriodSeconds": 0} if meta.get("deletionGracePeriodSeconds") == 0 else {}
-    )
+    return {name: meta[name] for name in _ORDER if name in meta and meta[name] not in (None, "", {}, [])}
 
 
 def fresh_metadata(sent: Obj, namespace: str, now: str) -> Obj:
@@ -58,14 +56,16 @@ def carried_metadata(sent: Obj, old: Obj) -> Obj:
     for name in ("labels", "annotations", "ownerReferences", "finalizers"):
         if name in meta and meta[name] == old.get(name):
             meta[name] = old[name]
-    if "managedFields" in old:
+    if "managedFields" in sent:
+        meta["managedFields"] = [entry for entry in sent["managedFields"] or [] if entry]
+    elif "managedFields" in old:
         meta["managedFields"] = old["managedFields"]
     return ordered(meta)
 
 
 def stamp_identity(obj: Obj, uid: str, generation: int | None) -> None:
     meta = obj["metadata"]
-    meta["uid"] = uid
+    meta.setdefault("uid", uid)
     if generation:
         meta["generation"] = generation
     obj["metadata"] = ordered(meta)
@@ -100,6 +100,20 @@ def _same_ownership(new: Obj, old: Obj) -> bool:
         {k: v for k, v in a.items() if k != "time"} == {k: v for k, v in b.items() if k != "time"}
         for a, b in zip(ours, theirs, strict=True)
     )
+
+
+def share(new: Obj, old: Obj) -> None:
+    """Lets `new` refer to the parts of `old` that it repeats, so that versions of one object share their memory."""
+    for name, value in new.items():
+        before = old.get(name)
+        if value is before or name == "metadata":
+            continue
+        if value == before:
+            new[name] = before
+        elif name == "spec" and isinstance(value, dict) and isinstance(before, dict):
+            new[name] = {
+                key: before[key] if key in before and one == before[key] else one for key, one in value.items()
+            }
 
 
 def ready_to_go(new: Obj, old: Obj) -> bool:

@@ -175,15 +175,8 @@ def _volume(sent: Obj) -> Obj:
     return made
 
 
-def pod(registry: "ObjectRegistry", obj: Obj, old: Obj | None) -> None:
-    """A pod's own defaults; on create also what the ServiceAccount, Priority and toleration admissions add."""
-    if old is not None:
-        if obj.get("spec") != old.get("spec"):
-            obj["spec"] = {**_spec_with_links(obj["spec"])}
-        return
-    sent = obj.get("spec") or {}
-    obj["spec"] = registry.pod_specs.admitted(sent)
-    obj["status"] = {"phase": "Pending", "qosClass": qos_class(obj["spec"])}
+def pod(obj: Obj) -> None:
+    obj["spec"] = _spec_with_links(obj.get("spec") or {})
 
 
 def _spec_with_links(sent: Obj) -> Obj:
@@ -192,26 +185,45 @@ def _spec_with_links(sent: Obj) -> Obj:
     return _ordered(spec, _SPEC_ORDER)
 
 
-class PodSpecs:
-    """Admitted pod specs by the identity of the spec they were made of, so that one template's pods share theirs."""
+class Memo:
+    """What was worked out of an immutable dict, by the dict's identity; the oldest entries go first."""
 
-    def __init__(self, registry: "ObjectRegistry", limit: int = 4096) -> None:
-        self._registry = registry
+    def __init__(self, limit: int = 4096) -> None:
         self._limit = limit
-        self._made: dict[int, tuple[Obj, Obj]] = {}
+        self._made: dict[int, tuple[Obj, Any]] = {}
 
-    def admitted(self, sent: Obj) -> Obj:
-        known = self._made.get(id(sent))
-        if known is not None and known[0] is sent:
-            return known[1]
-        made = self._admit(sent)
+    def get(self, source: Obj | None) -> Any:
+        known = self._made.get(id(source))
+        return known[1] if known is not None and known[0] is source else None
+
+    def put(self, source: Obj, result: Any) -> None:
         if len(self._made) >= self._limit:
             self._made.pop(next(iter(self._made)))
-        self._made[id(sent)] = (sent, made)
+        self._made[id(source)] = (source, result)
+
+
+class PodSpecs:
+    """Pod specs on their way through defaulting and admission, so that the pods of one template share theirs."""
+
+    def __init__(self, registry: "ObjectRegistry") -> None:
+        self._registry = registry
+        self.defaulted = Memo()
+        """By the spec that a controller hands in, which is its template's."""
+        self.fields = Memo()
+        """The set of fields of a defaulted spec."""
+        self.valid = Memo()
+        self._admitted = Memo()
+
+    def admitted(self, spec: Obj) -> Obj:
+        """A defaulted spec with its ServiceAccount, token volume, tolerations and priority."""
+        made: Obj | None = self._admitted.get(spec)
+        if made is None:
+            made = self._admit(spec)
+            self._admitted.put(spec, made)
         return made
 
     def _admit(self, sent: Obj) -> Obj:
-        spec = _spec_with_links(sent)
+        spec = dict(sent)
         if not spec.get("serviceAccountName"):
             spec["serviceAccountName"] = spec["serviceAccount"] = "default"
         spec["tolerations"] = _tolerations(spec.get("tolerations") or [])

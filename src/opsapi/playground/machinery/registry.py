@@ -7,6 +7,7 @@ from opsapi.kit.clock import Clock, rfc3339
 from opsapi.playground.kinds import Kind, KindTable
 from opsapi.playground.machinery import (
     admission,
+    allocation,
     custom,
     defaults,
     identity,
@@ -31,6 +32,8 @@ class WriteOptions:
     dry_run: bool = False
     manager: str = ""
     operation: str = "Update"
+    decoded: bool = False
+    """The object has been through the normalizer, and nobody else holds it."""
     managed_fields: list[Obj] | None = None
     """Set by server-side apply, which works out the ownership itself."""
 
@@ -106,7 +109,8 @@ class ObjectRegistry:
         options: WriteOptions = DEFAULT_WRITE,
     ) -> Obj:
         kind = self.kind_of(resource)
-        made = self.normalizer.normalize(kind, obj)
+        known_spec = self.pod_specs.defaulted.get(obj.get("spec")) if resource == "pods" else None
+        made = self._normalized(kind, obj, options, known_spec)
         meta = objects.fresh_metadata(made["metadata"], namespace if kind.namespaced else "", self.now())
         if not meta.get("name") and meta.get("generateName"):
             meta["name"] = self._generated_name(kind, namespace, meta["generateName"])
@@ -114,14 +118,18 @@ class ObjectRegistry:
         name = meta.get("name", "")
         admission.admit_namespace(self, kind, namespace, name)
         strategy.prepare_create(kind, made)
-        defaults.apply(self, kind, made)
+        if known_spec is None:
+            made = self._defaulted(kind, made, None)
+            if resource == "pods" and not options.decoded:
+                self.pod_specs.defaulted.put(obj["spec"], made["spec"])
+        made = self._with_fields(kind, None, made, user, options, "")
+        allocation.allocate(self, kind, made)
         admission.mutate_create(self, kind, made)
-        objects.stamp_identity(made, self.identity.uid(), defaults.starts_generation(kind, made))
+        objects.stamp_identity(made, self.identity.uid(), strategy.first_generation(kind))
         validate_create(self, kind, made)
         if self.store.get(resource, (namespace, name)) is not None:
             raise status.already_exists(kind, name)
         admission.check_quota(self, kind, made, None)
-        made = self._with_fields(kind, None, made, user, options, "")
         if options.dry_run:
             return made
         entry = self.store.put(resource, (namespace, name), lambda version: objects.with_version(made, version))
@@ -142,15 +150,16 @@ class ObjectRegistry:
         kind = self.kind_of(resource)
         old = self.get(resource, namespace, name)
         self._check_version(kind, name, obj, old)
-        made = self.normalizer.normalize(kind, obj, old)
+        made = obj if options.decoded else self.normalizer.normalize(kind, obj, old)
         meta = objects.carried_metadata(made["metadata"], old["metadata"])
-        made["metadata"] = meta
+        made = {**made, "metadata": meta}
         uid_sent = obj["metadata"].get("uid")
         if uid_sent and uid_sent != old["metadata"]["uid"]:
             raise status.precondition_failed(kind, name, "UID", uid_sent, old["metadata"]["uid"])
         made = strategy.prepare_update(kind, made, old, subresource)
         if subresource != "status":
-            defaults.apply(self, kind, made, old)
+            made = self._defaulted(kind, made, old)
+            allocation.reallocate(self, kind, made, old)
         validate_update(self, kind, made, old, subresource)
         if subresource not in ("status", "finalize"):
             admission.check_quota(self, kind, made, old)
@@ -238,6 +247,27 @@ class ObjectRegistry:
 
     # The inside of writes
 
+    def _normalized(self, kind: Kind, obj: Obj, options: WriteOptions, known_spec: Obj | None) -> Obj:
+        if options.decoded:
+            return dict(obj)
+        if known_spec is None:
+            return self.normalizer.normalize(kind, obj)
+        made = self.normalizer.normalize(kind, {"metadata": obj.get("metadata") or {}})
+        return {
+            "kind": made["kind"],
+            "apiVersion": made["apiVersion"],
+            "metadata": made["metadata"],
+            "spec": known_spec,
+        }
+
+    def _defaulted(self, kind: Kind, made: Obj, old: Obj | None) -> Obj:
+        if kind.custom:
+            return self.custom.default(kind, made)
+        defaults.apply(kind, made)
+        if old is not None:
+            objects.share(made, old)
+        return made
+
     def _remove(self, kind: Kind, last: Obj) -> Obj:
         meta = last["metadata"]
         key = (meta.get("namespace", ""), meta["name"])
@@ -257,7 +287,8 @@ class ObjectRegistry:
             return managed.with_entries(new, options.managed_fields)
         manager = options.manager or managed.manager_of(user)
         writer = managed.Writer(manager, kind.api_version, self.now(), subresource)
-        return managed.record_update(self.normalizer.schema_of(kind), old, new, writer)
+        memo = self.pod_specs.fields if old is None and kind.resource == "pods" else None
+        return managed.record_update(self.normalizer.schema_of(kind), old, new, writer, memo)
 
     def _check_version(self, kind: Kind, name: str, obj: Obj, old: Obj) -> None:
         sent = obj["metadata"].get("resourceVersion")

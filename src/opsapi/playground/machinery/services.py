@@ -12,39 +12,55 @@ SERVICE_NETWORK = IPv4Network("10.96.0.0/16")
 _NODE_PORTS = range(30000, 32768)
 
 
-def default(registry: "ObjectRegistry", obj: Obj, old: Obj | None) -> None:
+_ORDER = (
+    "ports",
+    "selector",
+    "clusterIP",
+    "clusterIPs",
+    "type",
+    "externalIPs",
+    "sessionAffinity",
+    "loadBalancerIP",
+    "loadBalancerSourceRanges",
+    "externalName",
+)
+
+
+def default(obj: Obj) -> None:
     spec = dict(obj.get("spec") or {})
     spec.setdefault("type", "ClusterIP")
     spec.setdefault("sessionAffinity", "None")
-    if spec["type"] == "ExternalName":
-        for name in ("clusterIP", "clusterIPs"):
-            spec.pop(name, None)
-    else:
-        _addresses(registry, spec, old)
+    if spec["type"] != "ExternalName":
         spec.setdefault("internalTrafficPolicy", "Cluster")
     if spec["type"] in ("NodePort", "LoadBalancer"):
         spec.setdefault("externalTrafficPolicy", "Cluster")
     if spec["type"] == "LoadBalancer":
         spec.setdefault("allocateLoadBalancerNodePorts", True)
     if spec.get("ports"):
-        spec["ports"] = _ports(registry, spec, old)
-    obj["spec"] = {
-        name: spec[name]
-        for name in (
-            "ports",
-            "selector",
-            "clusterIP",
-            "clusterIPs",
-            "type",
-            "externalIPs",
-            "sessionAffinity",
-            "loadBalancerIP",
-            "loadBalancerSourceRanges",
-            "externalName",
-        )
-        if name in spec
-    } | spec
+        spec["ports"] = [_default_port(port) for port in spec["ports"]]
+    obj["spec"] = spec
     obj.setdefault("status", {"loadBalancer": {}})
+
+
+def _default_port(sent: Obj) -> Obj:
+    port = {"name": sent["name"]} if sent.get("name") else {}
+    port["protocol"] = sent.get("protocol") or "TCP"
+    port |= {key: value for key, value in sent.items() if key not in port}
+    port.setdefault("targetPort", port.get("port"))
+    return port
+
+
+def allocate(registry: "ObjectRegistry", obj: Obj, old: Obj | None) -> None:
+    """Cluster IPs and node ports; an update keeps those it has."""
+    spec = dict(obj["spec"])
+    if spec["type"] == "ExternalName":
+        for name in ("clusterIP", "clusterIPs"):
+            spec.pop(name, None)
+    else:
+        _addresses(registry, spec, old)
+    if spec.get("ports") and spec["type"] in ("NodePort", "LoadBalancer"):
+        spec["ports"] = _node_ports(registry, spec["ports"], old)
+    obj["spec"] = {name: spec[name] for name in _ORDER if name in spec} | spec
 
 
 def _addresses(registry: "ObjectRegistry", spec: Obj, old: Obj | None) -> None:
@@ -65,21 +81,12 @@ def _free_address(registry: "ObjectRegistry") -> str:
             return address
 
 
-def _ports(registry: "ObjectRegistry", spec: Obj, old: Obj | None) -> list[Obj]:
-    ports = []
-    wants_node_port = spec["type"] in ("NodePort", "LoadBalancer")
+def _node_ports(registry: "ObjectRegistry", ports: list[Obj], old: Obj | None) -> list[Obj]:
     known = {port.get("port"): port.get("nodePort") for port in ((old or {}).get("spec") or {}).get("ports") or []}
-    for sent in spec["ports"]:
-        port = {}
-        if sent.get("name"):
-            port["name"] = sent["name"]
-        port["protocol"] = sent.get("protocol") or "TCP"
-        port |= {key: value for key, value in sent.items() if key not in port}
-        port.setdefault("targetPort", port.get("port"))
-        if wants_node_port and not port.get("nodePort"):
-            port["nodePort"] = known.get(port.get("port")) or _free_node_port(registry)
-        ports.append(port)
-    return ports
+    return [
+        port if port.get("nodePort") else {**port, "nodePort": known.get(port.get("port")) or _free_node_port(registry)}
+        for port in ports
+    ]
 
 
 def _free_node_port(registry: "ObjectRegistry") -> int:

@@ -9,7 +9,6 @@ from opsapi.playground.registry import Obj
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
-RESIZABLE = ("resources", "resizePolicy")
 
 _WITHOUT_GENERATION = frozenset(
     {
@@ -43,7 +42,6 @@ _WITHOUT_GENERATION = frozenset(
         "apiservices.apiregistration.k8s.io",
     }
 )
-_STATUS_WITHOUT_SUBRESOURCE = ("kind", "apiVersion", "metadata", "status")
 _RETURNS_OBJECT = frozenset(
     {
         "pods",
@@ -59,6 +57,10 @@ _RETURNS_OBJECT = frozenset(
 
 def has_generation(kind: Kind) -> bool:
     return kind.custom or kind.resource not in _WITHOUT_GENERATION
+
+
+def first_generation(kind: Kind) -> int | None:
+    return 1 if has_generation(kind) else None
 
 
 def returns_deleted_object(kind: Kind) -> bool:
