@@ -1,1 +1,1 @@
-"""Serves the endpoints' declarations over HTTP; the only package (but for the playground's server) that imports Starlette."""
+"""Serves the endpoints' declarations over HTTP: guard, decoding, envelope, OpenAPI and the server itself."""

@@ -18,3 +18,7 @@ class RateLimiter(Protocol):
     async def hit(self, key: str, per_minute: int) -> Window:
         """Counts one request against `key`'s current window."""
         ...
+
+    async def peek(self, key: str, per_minute: int) -> Window:
+        """Where `key` stands, counting nothing; `allowed` says whether a next request would be."""
+        ...
