@@ -152,7 +152,7 @@ class Database:
         except (exc.OperationalError, exc.InterfaceError, OSError, TimeoutError) as error:
             raise _unavailable(error) from error
         except exc.DBAPIError as error:
-            if error.connection_invalidated or _sqlstate(error)[:2] in _AWAY or _is_contention(error):
+            if error.connection_invalidated or sqlstate(error)[:2] in _AWAY or _is_contention(error):
                 raise _unavailable(error) from error
             raise
         finally:
@@ -228,12 +228,13 @@ _AWAY = {"08", "53", "57", "58"}
 """Classes of SQLSTATE: connection lost, out of resources, shut down by an operator, failing disk."""
 
 
-def _sqlstate(error: exc.DBAPIError) -> str:
+def sqlstate(error: exc.DBAPIError) -> str:
+    """PostgreSQL's five characters; empty on SQLite."""
     return str(getattr(error.orig, "sqlstate", None) or "")
 
 
 def _is_contention(error: exc.DBAPIError) -> bool:
-    return _sqlstate(error) in _CONTENTION or (_sqlstate(error) == "" and "locked" in str(error.orig))
+    return sqlstate(error) in _CONTENTION or (sqlstate(error) == "" and "locked" in str(error.orig))
 
 
 def _unavailable(error: BaseException) -> DependencyUnavailable:

@@ -1,0 +1,1 @@
+"""What was asked, by whom and with what answer: written for every call, linked so that tampering shows."""
