@@ -11,6 +11,7 @@ import tempfile
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -102,30 +103,41 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=ENGINES)
-async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    """The URL of a fresh, migrated database, which several `Database` objects (replicas) may open."""
-    if request.param == "sqlite":
-        path = tmp_path / "opsapi.db"
-        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+@asynccontextmanager
+async def fresh_url(request: pytest.FixtureRequest, engine: str, *, migrated: bool = True) -> AsyncIterator[str]:
+    """For fixtures with parameters of their own (a fake beside the engines): the URL of a new database."""
+    if engine == "sqlite":
+        path: Path = request.getfixturevalue("tmp_path") / "opsapi.db"
+        if migrated:
+            shutil.copy(request.getfixturevalue("sqlite_template"), path)
         yield f"sqlite:///{path}"
         return
     server: PostgresServer = request.getfixturevalue("postgres")
-    name = await server.create(migrated=True)
+    name = await server.create(migrated=migrated)
     yield server.url(name)
     await server.drop(name)
+
+
+@asynccontextmanager
+async def fresh_database(request: pytest.FixtureRequest, engine: str) -> AsyncIterator[Database]:
+    async with fresh_url(request, engine) as url:
+        opened = Database(url)
+        yield opened
+        await opened.close()
 
 
 @pytest.fixture(params=ENGINES)
-async def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
+async def database_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """The URL of a fresh, migrated database, which several `Database` objects (replicas) may open."""
+    async with fresh_url(request, request.param) as url:
+        yield url
+
+
+@pytest.fixture(params=ENGINES)
+async def empty_database_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
     """The URL of a database without a single table."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'empty.db'}"
-        return
-    server: PostgresServer = request.getfixturevalue("postgres")
-    name = await server.create(migrated=False)
-    yield server.url(name)
-    await server.drop(name)
+    async with fresh_url(request, request.param, migrated=False) as url:
+        yield url
 
 
 @pytest.fixture

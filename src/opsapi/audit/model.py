@@ -108,7 +108,7 @@ def entry_from(call: Call, status: int, *, now: float, error_code: str | None = 
 
 
 def system_entry(
-    by: System, *, at: datetime, resource: str | None = None, trail: AuditTrail | None = None
+    by: System, status: int, *, at: datetime, resource: str | None = None, trail: AuditTrail | None = None
 ) -> AuditEntry:
     """An entry of what no request asked for: `method` is the origin in capitals, `path` the action."""
     trail = trail or AuditTrail(resource=resource)
@@ -123,8 +123,8 @@ def system_entry(
         workspace_id=trail.workspace_id,
         resource=resource or trail.resource,
         operation_id=trail.operation_id,
-        status=200,
-        outcome=Outcome.SUCCEEDED,
+        status=status,
+        outcome=Outcome.of(status),
         request_id=new_id("req"),
         reason=trail.reason,
     )

@@ -65,7 +65,7 @@ async def insert_call(
             by.audit.resource = resource
         await insert_entry(connection, entry_from(by, status, now=now))
     else:
-        await insert_entry(connection, system_entry(by, at=at, resource=resource))
+        await insert_entry(connection, system_entry(by, status, at=at, resource=resource))
 
 
 class SqlAuditStore:
