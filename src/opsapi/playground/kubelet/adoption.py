@@ -48,7 +48,7 @@ def _restore(run: PodRun, container: Container, status: Obj, clock: SimClock, ho
         try:
             container.env = environment(run.pod, container.spec, host.find)
         except MissingReference:
-            container.env = {name: "set" for name in container.model.profile.requires_env}
+            container.env = dict.fromkeys(container.model.profile.requires_env, "set")
         container.probes = probes.fresh(container.spec, now)
         container.probes.pop("startup", None)
         container.is_started, container.ready = True, bool(status.get("ready"))

@@ -1,4 +1,4 @@
-"""All kubelets of a playground in one controller: it runs the pods of the nodes that are up and reports their status."""
+"""All kubelets of a playground in one controller: it runs the pods of the nodes that are up and reports on them."""
 
 from collections.abc import Callable
 
@@ -11,12 +11,20 @@ from opsapi.playground.controllers.queue import Controller
 from opsapi.playground.kubelet import adoption, machine
 from opsapi.playground.kubelet.addresses import Addresses
 from opsapi.playground.kubelet.machine import memory_limit
-from opsapi.playground.kubelet.state import NEVER, Container, PodRun, Stage, pod_run
+from opsapi.playground.kubelet.state import NEVER, Container, Phase, PodRun, Stage, pod_run
 from opsapi.playground.kubelet.status import status_of
 from opsapi.playground.registry import ApiError, Change, ChangeType, Obj
 
 Overlays = Callable[[Obj, str], Overlay]
 """(pod, container name) -> what the active faults change."""
+
+
+def _no_faults(_pod: Obj, _container: str) -> Overlay:
+    return CLEAN
+
+
+def _known_to_registry(_pod: Obj, _image: str) -> bool:
+    return False
 
 
 class Kubelets(Controller):
@@ -27,8 +35,8 @@ class Kubelets(Controller):
         self.cluster = cluster
         self.registry = cluster.registry
         self.traffic = traffic
-        self.overlays: Overlays = lambda pod, container: CLEAN
-        self.missing_images: Callable[[Obj, str], bool] = lambda pod, image: False
+        self.overlays: Overlays = _no_faults
+        self.missing_images: Callable[[Obj, str], bool] = _known_to_registry
         self.runs: dict[str, PodRun] = {}
         self._down: set[str] = set()
         self._images: dict[str, set[str]] = {}
@@ -60,7 +68,7 @@ class Kubelets(Controller):
         before, after = old["metadata"], new["metadata"]
         if before.get("deletionTimestamp") != after.get("deletionTimestamp"):
             return True
-        return before.get("annotations") != after.get("annotations")
+        return bool(before.get("annotations") != after.get("annotations"))
 
     def _node_changed(self, change: Change) -> None:
         name = change.new["metadata"]["name"]
@@ -86,7 +94,7 @@ class Kubelets(Controller):
         if run is None:
             return
         for container in run.every():
-            if container.phase is machine.Phase.RUNNING:
+            if container.phase is Phase.RUNNING:
                 machine.refresh(run, container, self, self.clock.monotonic())
         self.queue.add(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
 
@@ -94,7 +102,7 @@ class Kubelets(Controller):
         """Ends a running container from outside; False where it does not run."""
         run = self._run_of(pod)
         for item in run.every() if run is not None else []:
-            if run is not None and item.name == container and item.phase is machine.Phase.RUNNING:
+            if run is not None and item.name == container and item.phase is Phase.RUNNING:
                 machine.end(run, item, code, reason, self.clock.monotonic())
                 self.queue.add(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
                 return True
@@ -107,9 +115,9 @@ class Kubelets(Controller):
             return
         now = self.clock.monotonic()
         for container in run.every():
-            if container.phase is machine.Phase.RUNNING:
+            if container.phase is Phase.RUNNING:
                 machine.end(run, container, 137, "Error", now)
-                container.phase, container.due = machine.Phase.DONE, NEVER
+                container.phase, container.due = Phase.DONE, NEVER
         run.stage, run.eviction = Stage.ENDED, (reason, message)
         self.emit(pod, "Warning", reason, message)
         self._report(run)
@@ -178,7 +186,7 @@ class Kubelets(Controller):
         if self.overlays(pod, spec["name"]) is not CLEAN:
             return False
         model = ContainerModel.of(pod, spec)
-        if model.exit({name: "set" for name in model.profile.requires_env}, CLEAN) is not None:
+        if model.exit(dict.fromkeys(model.profile.requires_env, "set"), CLEAN) is not None:
             return False
         limit = ((spec.get("resources") or {}).get("limits") or {}).get("memory")
         if limit is not None and most_memory(model.profile) > (memory_limit(Container(spec, model)) or 0):

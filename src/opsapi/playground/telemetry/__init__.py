@@ -1,0 +1,1 @@
+"""What can be measured of the simulated workloads: metrics.k8s.io, Prometheus text, logs."""
