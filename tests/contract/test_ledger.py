@@ -5,8 +5,10 @@ from datetime import timedelta
 
 import pytest
 
+from opsapi.adapters.sql.audit import SqlAuditStore
 from opsapi.adapters.sql.engine import Database
 from opsapi.adapters.sql.ledger import SqlLedger
+from opsapi.audit.ports import AuditFilter
 from opsapi.kit.caller import AccountKind
 from opsapi.operations.errors import LeaseLost, OperationInProgress, OperationStopped
 from opsapi.operations.model import Claim, Failure, Outcome, State, StepState, Undo, UndoState
@@ -287,6 +289,34 @@ async def test_an_operation_that_was_asked_to_stop_writes_no_further_intent(
     held = await ledger.get(new.id)
     assert held is not None
     assert held.steps[0].intent is None
+
+
+async def test_begin_repeat_and_end_are_audited_with_the_operation(ledger: SqlLedger, database: Database) -> None:
+    call = make_call(make_caller(account_id="sa-7"))
+    new = make_new_operation()
+    await ledger.begin(new, call, locks={"ws-123/app-1"})
+    assert call.audit.committed
+    claim = await claimed(ledger)
+    await ledger.intend(claim, 0, {"replicas": 5})
+    await ledger.record(claim, 0, {"replicas": 5}, found=True)
+    await ledger.fail_step(claim, 1, Failure(code="NOT_READY", message="2 of 5 are ready"))
+    await ledger.finish(claim, State.FAILED)
+    entries = await SqlAuditStore(database).page(AuditFilter(workspaces=None, operation_id=new.id), None, 10)
+    told = {(e.account_id, e.method, e.path, e.status, e.error_code, e.workspace_id, e.reason) for e in entries}
+    assert told == {
+        ("sa-7", "POST", call.path, 202, None, "ws-123", "more traffic"),
+        ("system:operations", "OPERATIONS", "one effect found", 200, None, "ws-123", "more traffic"),
+        ("system:operations", "OPERATIONS", "scale failed", 500, "NOT_READY", "ws-123", "more traffic"),
+    }
+
+
+async def test_a_refused_begin_leaves_the_audit_to_the_guard(ledger: SqlLedger, database: Database) -> None:
+    await ledger.begin(make_new_operation(), make_call(), locks={"ws-123/app-1"})
+    late = make_call()
+    with pytest.raises(OperationInProgress):
+        await ledger.begin(make_new_operation(), late, locks={"ws-123/app-1"})
+    assert (late.audit.committed, late.audit.operation_id, late.audit.resource) == (False, None, "app-1")
+    assert len(await SqlAuditStore(database).page(AuditFilter(workspaces=None), None, 10)) == 1
 
 
 async def test_lists_are_newest_first_filtered_and_continued(ledger: SqlLedger, clock: SetClock) -> None:

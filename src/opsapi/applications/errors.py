@@ -1,6 +1,8 @@
 """How a write to a cluster can fail, and what applications refuse."""
 
-from opsapi.kit.errors import Details, OpsError, ResourceNotFound
+from typing import ClassVar
+
+from opsapi.kit.errors import Details, OpsError, PolicyDenied, PolicyDetails, ResourceNotFound
 
 
 class WriteConflict(Exception):
@@ -84,4 +86,26 @@ class ProtectedNamespace(OpsError):
         super().__init__(
             f"{namespace} is a protected namespace: it is read, never operated on",
             NamespaceDetails(namespace=namespace),
+        )
+
+
+class QuotaDetails(PolicyDetails, frozen=True, kw_only=True):
+    quota: str
+    resource: str
+    hard: str
+    used: str
+    needed: str
+
+
+class QuotaExceeded(PolicyDenied):
+    """The cluster would refuse the pods one by one; so the change is refused whole."""
+
+    summary = "A ResourceQuota does not leave room for the change; `details` has the figures."
+    details_type: ClassVar[type[PolicyDetails]] = QuotaDetails
+
+    def __init__(self, details: QuotaDetails) -> None:
+        super().__init__(
+            f"ResourceQuota {details.quota} allows {details.hard} of {details.resource}: {details.used} are used and "
+            f"the change needs {details.needed} more",
+            details,
         )

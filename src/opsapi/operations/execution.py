@@ -137,8 +137,9 @@ class Execution:
                 await self._ledger.note_undo(claim, step.position, undo)
             undos.append((step.name, undo))
         skipped = [{"step": name, "reason": undo.reason} for name, undo in undos if undo.state is UndoState.SKIPPED]
-        if undos and not skipped:
-            await self._ledger.finish(claim, State.ROLLED_BACK, result={"undone": [name for name, _ in undos]})
+        undone = [name for name, undo in undos if undo.state is UndoState.UNDONE]
+        if undone and not skipped:
+            await self._ledger.finish(claim, State.ROLLED_BACK, result={"undone": undone})
             return
         outcome = Outcome.PARTIAL if skipped else None
         await self._ledger.finish(

@@ -43,6 +43,8 @@ class UndoState(StrEnum):
     INTENDED = "intended"
     """Written before the undoing write is tried."""
     UNDONE = "undone"
+    NEEDLESS = "needless"
+    """Nothing of ours was there to undo."""
     SKIPPED = "skipped"
     """What we wrote was no longer as we wrote it, or could not be written back; `reason` says which."""
 
@@ -126,6 +128,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     def step(self, name: str) -> Step:
         return next(step for step in self.steps if step.name == name)
+
+
+def lock_key(workspace_id: str, resource_id: str = "") -> str:
+    """What a lock is taken on: ids of applications come from tenants' labels, so they only hold in their workspace."""
+    return f"{workspace_id}/{resource_id}" if resource_id else workspace_id
 
 
 class NewStep(msgspec.Struct, frozen=True):

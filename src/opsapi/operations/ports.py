@@ -28,11 +28,12 @@ class Ledger(Protocol):
     async def begin(self, new: NewOperation, call: Call, *, locks: Collection[str]) -> Operation:
         """Writes operation, steps, locks and the call's audit entry, and sets `call.audit.committed`.
 
-        Raises OperationInProgress where another operation holds one of the locks; then nothing is written.
+        `locks` are keys of `lock_key`. Raises OperationInProgress where another operation holds one of them; then
+        nothing is written.
         """
         ...
 
-    async def holder(self, resource_id: str) -> Operation | None:
+    async def holder(self, lock: str) -> Operation | None:
         """The operation that holds the lock."""
         ...
 
@@ -55,7 +56,9 @@ class Ledger(Protocol):
         """Must be durable before it returns. Raises OperationStopped where somebody asked the operation to stop."""
         ...
 
-    async def record(self, claim: Claim, position: int, effect: Mapping[str, Any]) -> None: ...
+    async def record(self, claim: Claim, position: int, effect: Mapping[str, Any], *, found: bool = False) -> None:
+        """`found`: it was there already, from a try whose end nobody saw; that is audited."""
+        ...
 
     async def complete_step(
         self,

@@ -51,9 +51,9 @@ class StepWork:
         await self.ledger.intend(self.claim, self.step.position, intent)
         self.step = msgspec.structs.replace(self.step, intent=intent, effect=None)
 
-    async def record(self, effect: dict[str, Any]) -> None:
-        """After every effect: what was seen done."""
-        await self.ledger.record(self.claim, self.step.position, effect)
+    async def record(self, effect: dict[str, Any], *, found: bool = False) -> None:
+        """After every effect: what was seen done; `found` where an earlier try had done it and died."""
+        await self.ledger.record(self.claim, self.step.position, effect, found=found)
         self.step = msgspec.structs.replace(self.step, effect=effect)
 
     async def intend_undo(self) -> None:

@@ -8,11 +8,14 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from opsapi.adapters.sql.audit import insert_call, insert_entry
 from opsapi.adapters.sql.engine import Database
 from opsapi.adapters.sql.operation_rows import OPERATION, STEP, load, load_one, new_operation, new_steps
 from opsapi.adapters.sql.tables import operation_locks, operation_steps, operations
-from opsapi.kit.caller import Call
+from opsapi.audit.model import AuditEntry, system_entry
+from opsapi.kit.caller import AuditTrail, Call, System
 from opsapi.kit.clock import Clock
+from opsapi.kit.errors import DependencyUnavailable
 from opsapi.operations.errors import InProgressDetails, LeaseLost, OperationInProgress, OperationStopped
 from opsapi.operations.model import (
     Claim,
@@ -42,19 +45,25 @@ class SqlLedger:
         self._signals = signals
 
     async def begin(self, new: NewOperation, call: Call, *, locks: Collection[str]) -> Operation:
-        for attempt in range(_BEGIN_TRIES):
+        trail = call.audit
+        trail.workspace_id, trail.resource, trail.reason = new.workspace_id, new.resource_id, new.reason
+        trail.operation_id = new.id
+        try:
+            begun = await self._begin_between(new, call, sorted(set(locks)))
+        except BaseException:
+            trail.operation_id = None
+            raise
+        trail.committed = True
+        self._signals.notify(Signals.QUEUED)
+        return begun
+
+    async def _begin_between(self, new: NewOperation, call: Call, locks: Sequence[str]) -> Operation:
+        for _ in range(_BEGIN_TRIES):
             try:
-                begun = await self._begin(new, call, sorted(set(locks)))
+                return await self._begin(new, call, locks)
             except _HolderGone:
-                if attempt + 1 == _BEGIN_TRIES:
-                    raise OperationInProgress(
-                        InProgressDetails(resource_id=new.resource_id, current_operation="unknown")
-                    ) from None
                 continue
-            call.audit.committed = True
-            self._signals.notify(Signals.QUEUED)
-            return begun
-        raise AssertionError("unreachable")
+        raise DependencyUnavailable("operations", "others keep taking what this operation needs", retry_after=1)
 
     async def _begin(self, new: NewOperation, call: Call, locks: Sequence[str]) -> Operation:
         now = self._clock.now()
@@ -63,6 +72,7 @@ class SqlLedger:
             await connection.execute(sa.insert(operation_steps), new_steps(new))
             for resource_id in locks:
                 await self._lock(connection, resource_id, new.id, now)
+            await insert_call(connection, call, 202, now=self._clock.monotonic(), at=now)
             begun = await load_one(connection, new.id)
         assert begun is not None
         return begun
@@ -77,16 +87,16 @@ class SqlLedger:
             raise _HolderGone
         raise OperationInProgress(
             InProgressDetails(
-                resource_id=resource_id,
+                resource_id=resource_id.partition("/")[2] or resource_id,
                 current_operation=holder.action,
-                estimated_completion=holder.estimated_completion,
+                estimated_completion=_to_the_second(holder.estimated_completion),
                 current_operation_id=holder.id,
             )
         )
 
-    async def holder(self, resource_id: str) -> Operation | None:
+    async def holder(self, lock: str) -> Operation | None:
         async with self._db.read() as connection:
-            return await self._holder(connection, resource_id)
+            return await self._holder(connection, lock)
 
     async def _holder(self, connection: AsyncConnection, resource_id: str) -> Operation | None:
         statement = sa.select(_LOCK.operation_id).where(_LOCK.resource_id == resource_id)
@@ -163,11 +173,14 @@ class SqlLedger:
             values = {"intent": dict(intent), "intent_at": now, "effect": None, "effect_at": None}
             await _set_step(connection, claim, position, values)
 
-    async def record(self, claim: Claim, position: int, effect: Mapping[str, Any]) -> None:
+    async def record(self, claim: Claim, position: int, effect: Mapping[str, Any], *, found: bool = False) -> None:
         now = self._clock.now()
         async with self._db.write() as connection:
             await self._hold(connection, claim, updated_at=now)
             await _set_step(connection, claim, position, {"effect": dict(effect), "effect_at": now})
+            if found:
+                name = claim.operation.steps[position].name
+                await insert_entry(connection, _entry(claim.operation, f"{name} effect found", now))
 
     async def complete_step(
         self,
@@ -241,6 +254,7 @@ class SqlLedger:
             await connection.execute(sa.delete(operation_locks).where(_LOCK.operation_id == claim.operation.id))
             finished = await load_one(connection, claim.operation.id)
             assert finished is not None
+            await insert_entry(connection, _entry(finished, f"{finished.action} {state.value}", now))
         self._signals.notify(claim.operation.id)
         return finished
 
@@ -323,6 +337,26 @@ class SqlLedger:
             return self._clock.now()
         now: datetime = (await connection.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
         return now
+
+
+def _entry(operation: Operation, action: str, at: datetime) -> AuditEntry:
+    """What the engine did for whoever asked for the operation."""
+    trail = AuditTrail(
+        workspace_id=operation.workspace_id,
+        resource=operation.resource_id,
+        operation_id=operation.id,
+        reason=operation.reason,
+    )
+    by = System("operations", action, user=operation.requested_by)
+    status = 500 if operation.state in (State.FAILED, State.ROLLED_BACK) else 200
+    entry = system_entry(by, status, at=at, trail=trail)
+    if status == 500 and operation.error is not None:
+        entry = msgspec.structs.replace(entry, error_code=operation.error.code)
+    return entry
+
+
+def _to_the_second(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(microsecond=0)
 
 
 class _HolderGone(Exception):

@@ -1,0 +1,100 @@
+"""Who else holds a workload's replicas: autoscalers, KEDA, and the tools that keep it as in a Git repository. Pure."""
+
+from opsapi.applications.errors import AutoscalerConflict, AutoscalerDetails, ManagedExternally, ManagerDetails
+from opsapi.applications.scaling_model import ScaleFacts, ScaleOrder
+from opsapi.kit.errors import OpsError, PolicyRule
+from opsapi.policy.model import PolicySettings, Subject
+from opsapi.workspaces.objects import AUTOSCALER, WorkloadMeta
+
+_ARGO_LABEL = "argocd.argoproj.io/instance"
+_ARGO_ANNOTATION = "argocd.argoproj.io/tracking-id"
+_FLUX_LABELS = (
+    ("kustomize.toolkit.fluxcd.io/name", "Kustomization"),
+    ("helm.toolkit.fluxcd.io/name", "HelmRelease"),
+)
+
+
+def ownership_refusals(
+    facts: ScaleFacts, order: ScaleOrder, settings: PolicySettings, subject: Subject
+) -> list[OpsError]:
+    """Autoscalers first: editing their bounds is within the API; a GitOps source is not."""
+    refusals: list[OpsError] = []
+    keda = _keda(facts)
+    if keda is not None:
+        refusals.append(keda)
+    elif facts.autoscaler is not None and order.autoscaler is None:
+        held = facts.autoscaler.spec
+        details = AutoscalerDetails(
+            resource_id=facts.application_id,
+            autoscaler_kind=AUTOSCALER.kind,
+            autoscaler=facts.autoscaler.metadata.name,
+            min_replicas=held.min_replicas,
+            max_replicas=held.max_replicas,
+            alternatives=["send auto_scale_config to change the autoscaler's min_replicas and max_replicas"],
+        )
+        refusals.append(AutoscalerConflict(details))
+    managed = _gitops(facts, order)
+    waived = settings.waived(PolicyRule.MANAGED_EXTERNALLY, subject.account_id, subject.workspace_id)
+    if managed is not None and not waived:
+        refusals.append(managed)
+    return refusals
+
+
+def _keda(facts: ScaleFacts) -> AutoscalerConflict | None:
+    """A ScaledObject owns the HPA and the replicas: it is what its owners must edit."""
+    name, low, high = "", None, None
+    if facts.scaled_object is not None:
+        name = facts.scaled_object.metadata.name
+        low, high = (facts.scaled_object.spec.get(key) for key in ("minReplicaCount", "maxReplicaCount"))
+    elif facts.autoscaler is not None:
+        owners = facts.autoscaler.metadata.owner_references
+        name = next((owner.name for owner in owners if owner.kind == "ScaledObject"), "")
+    if not name:
+        return None
+    return AutoscalerConflict(
+        AutoscalerDetails(
+            resource_id=facts.application_id,
+            autoscaler_kind="ScaledObject",
+            autoscaler=name,
+            min_replicas=low if isinstance(low, int) else None,
+            max_replicas=high if isinstance(high, int) else None,
+            alternatives=[f"edit minReplicaCount and maxReplicaCount of the KEDA ScaledObject {name}"],
+        )
+    )
+
+
+def _gitops(facts: ScaleFacts, order: ScaleOrder) -> ManagedExternally | None:
+    held = _manager(facts.workload.metadata)
+    if held is not None:
+        patch = (
+            f"apiVersion: {facts.ref.kind.api_version}\nkind: {facts.ref.kind.kind}\nmetadata:\n"
+            f"  name: {order.name}\n  namespace: {order.namespace}\nspec:\n  replicas: {order.replicas}\n"
+        )
+    elif facts.autoscaler is not None and order.autoscaler is not None:
+        bounds = order.autoscaler.wanted
+        held = _manager(facts.autoscaler.metadata)
+        patch = (
+            f"apiVersion: {AUTOSCALER.api_version}\nkind: {AUTOSCALER.kind}\nmetadata:\n"
+            f"  name: {facts.autoscaler.metadata.name}\n  namespace: {order.namespace}\nspec:\n"
+            f"  minReplicas: {bounds.min_replicas}\n  maxReplicas: {bounds.max_replicas}\n"
+        )
+    if held is None:
+        return None
+    manager, source = held
+    return ManagedExternally(
+        ManagerDetails(resource_id=facts.application_id, manager=manager, source=source, patch=patch)
+    )
+
+
+def _manager(meta: WorkloadMeta) -> tuple[str, str] | None:
+    """(tool, its object) that would revert a change."""
+    tracked = meta.labels.get(_ARGO_LABEL) or meta.annotations.get(_ARGO_LABEL)
+    if not tracked and _ARGO_ANNOTATION in meta.annotations:
+        tracked = meta.annotations[_ARGO_ANNOTATION].partition(":")[0]
+    if tracked or _ARGO_ANNOTATION in meta.annotations:
+        return "Argo CD", f"Application {tracked}"
+    for label, kind in _FLUX_LABELS:
+        name = meta.labels.get(label) or meta.annotations.get(label)
+        if name:
+            return "Flux", f"{kind} {name}"
+    return None
