@@ -174,7 +174,7 @@ class FakeClusters:
     def all(self) -> Sequence[FakeCluster]:
         return list(self.opened.values())
 
-    def check_upload(self, kubeconfig: str, context: str) -> ClusterAccess:
+    async def check_upload(self, kubeconfig: str, context: str) -> ClusterAccess:
         if "exec" in kubeconfig:
             raise UnusableKubeconfig({"users[0].user.exec": "may not run programs"})
         return ClusterAccess(inline=kubeconfig, context=context)

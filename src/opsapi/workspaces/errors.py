@@ -31,9 +31,10 @@ class RegisteredInConfig(InvalidState):
         )
 
 
-class UnreadableCredentials(Exception):
-    """Stored credentials that no configured key opens: the key was lost or the row was altered."""
-
+class NoEncryptionKey(InvalidState):
     def __init__(self, workspace_id: str) -> None:
-        super().__init__(f"no configured key opens the credentials of workspace {workspace_id!r}")
-        self.workspace_id = workspace_id
+        super().__init__(
+            "Workspaces can only be registered in the configuration file until `keys.encryption` is set: without a key "
+            "their credentials could not be stored",
+            StateDetails(resource_id=workspace_id, state="no_encryption_key"),
+        )

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from opsapi.kit.caller import Call, System
 from opsapi.workspaces.model import ClusterAccess, Workspace
 from opsapi.workspaces.objects import Kind, KubernetesObject, ObjectT, Pod
 
@@ -173,7 +174,53 @@ class Clusters(Protocol):
         ...
 
 
+class UnreadableWorkspace(msgspec.Struct, frozen=True):
+    """A registration whose credentials no configured key opens."""
+
+    id: str
+    name: str
+
+
 class WorkspaceStore(Protocol):
     """Registrations that came through the API; kubeconfigs are encrypted at rest."""
 
-    async def all(self) -> list[Workspace]: ...
+    async def all(self) -> list[Workspace | UnreadableWorkspace]: ...
+
+    async def add(self, workspace: Workspace, by: Call | System) -> None:
+        """Seals the credentials and writes the registration and its audit entry in one transaction, then sets
+        `by.audit.committed` on a call. Raises WorkspaceExists where the id is taken."""
+        ...
+
+    async def remove(self, workspace_id: str, by: Call | System) -> bool:
+        """False where there is no such registration. The sealed credentials are erased."""
+        ...
+
+    async def reseal(self) -> int:
+        """Seals again with the first key what an older one sealed; how many registrations that were."""
+        ...
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    key_id: str
+    ciphertext: bytes
+
+
+class Sealer(Protocol):
+    """Encrypts with the first key of the configuration, decrypts with any of them."""
+
+    @property
+    def key_id(self) -> str:
+        """Names the first key without telling it."""
+        ...
+
+    def seal(self, plain: bytes, *, bound_to: str) -> Sealed:
+        """`bound_to` is authenticated with it: what was sealed for one workspace does not open for another."""
+        ...
+
+    def unseal(self, sealed: Sealed, *, bound_to: str) -> bytes:
+        """Raises CannotUnseal where no key opens it."""
+        ...
+
+
+class CannotUnseal(Exception):
+    """No configured key opens it: the key is gone, or what was sealed was altered or moved."""

@@ -30,6 +30,8 @@ def quota_totals(quotas: Iterable[ResourceQuota]) -> QuotaTotals:
     """The limits (else requests) that quotas allow; of several quotas in one namespace the tightest binds."""
     bounds: tuple[dict[str, int], ...] = ({}, {}, {})
     for quota in quotas:
+        if quota.spec.is_scoped:
+            continue  # it bounds only some of the pods
         for held, names in zip(bounds, (_CPU, _MEMORY, _STORAGE), strict=True):
             name = next((n for n in names if n in quota.spec.hard), None)
             if name is None:
