@@ -66,19 +66,17 @@ class ObjectController(Controller):
 def set_condition(conditions: list[Obj], new: Obj, *, update_time: bool = False, stamp: str) -> list[Obj]:
     """Replaces or adds the condition of new's type; lastTransitionTime moves only when its status does.
 
-    With `update_time`, lastUpdateTime is kept as Deployments keep it.
+    With `update_time`, lastUpdateTime is kept as Deployments keep it, and what changes moves to the end as theirs does.
     """
-    result, found = [], False
-    for old in conditions:
-        if old["type"] != new["type"]:
-            result.append(old)
-            continue
-        found = True
-        result.append(_merged(old, new, update_time, stamp))
-    if not found:
+    old = next((item for item in conditions if item["type"] == new["type"]), None)
+    if old is None:
         times = {"lastUpdateTime": stamp} if update_time else {}
-        result.append({"type": new["type"], "status": new["status"], **times, "lastTransitionTime": stamp, **_why(new)})
-    return result
+        fresh = {"type": new["type"], "status": new["status"], **times, "lastTransitionTime": stamp, **_why(new)}
+        return [*conditions, fresh]
+    merged = _merged(old, new, update_time, stamp)
+    if update_time and merged is not old:
+        return [*(item for item in conditions if item is not old), merged]
+    return [merged if item is old else item for item in conditions]
 
 
 def _why(condition: Obj) -> Obj:

@@ -138,4 +138,5 @@ def with_progress(conditions: list[Obj], progress: Obj, stamp: str) -> list[Obj]
     result = set_condition(conditions, progress, update_time=True, stamp=stamp)
     if progress["status"] != "True":
         return result
-    return [{**item, "lastUpdateTime": stamp} if item["type"] == "Progressing" else item for item in result]
+    fresh = [{**item, "lastUpdateTime": stamp} for item in result if item["type"] == "Progressing"]
+    return [*(item for item in result if item["type"] != "Progressing"), *fresh]

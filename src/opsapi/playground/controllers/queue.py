@@ -1,6 +1,7 @@
 """Work queues and the loop that drains them, after client-go's workqueue."""
 
 from collections import deque
+from collections.abc import Callable
 
 from opsapi.playground.clock import SimClock, Timer
 from opsapi.playground.registry import ApiError
@@ -104,7 +105,12 @@ class Drain:
 
     def __init__(self) -> None:
         self._controllers: list[Controller] = []
+        self._others: list[Callable[[], int]] = []
         self._draining = False
+
+    def also(self, work: Callable[[], int]) -> None:
+        """Other queued work to do in each round; it returns how much it did."""
+        self._others.append(work)
 
     def add(self, controller: Controller) -> None:
         self._controllers.append(controller)
@@ -123,7 +129,7 @@ class Drain:
             self._draining = False
 
     def _round(self) -> bool:
-        busy = False
+        busy = sum(work() for work in self._others) > 0
         for controller in self._controllers:
             # Only what was queued when its turn came: the others get theirs before it goes on.
             for _ in range(len(controller.queue)):

@@ -1,0 +1,1 @@
+"""Faults that can be injected into a world: into containers, images and nodes."""

@@ -1,0 +1,292 @@
+"""A whole playground cluster in one object: registry, clock, controllers, scheduler, kubelets and telemetry."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import yaml
+
+from opsapi.kit.clock import rfc3339
+from opsapi.kit.quantity import format_cpu_quantity, millicores, whole
+from opsapi.playground.behaviour.traffic import Traffic
+from opsapi.playground.clock import SimClock
+from opsapi.playground.controllers.base import Cluster
+from opsapi.playground.controllers.cronjob import CronJobController
+from opsapi.playground.controllers.daemonset import DaemonSetController
+from opsapi.playground.controllers.deployment import DeploymentController
+from opsapi.playground.controllers.disruption import DisruptionController
+from opsapi.playground.controllers.endpoints import EndpointsController
+from opsapi.playground.controllers.events import EventRecorder
+from opsapi.playground.controllers.hpa import HpaController
+from opsapi.playground.controllers.job import JobController
+from opsapi.playground.controllers.nodes import NodeController
+from opsapi.playground.controllers.queue import Controller, Drain
+from opsapi.playground.controllers.quota import QuotaController
+from opsapi.playground.controllers.replicaset import ReplicaSetController
+from opsapi.playground.controllers.statefulset import StatefulSetController
+from opsapi.playground.controllers.volumes import VolumeController
+from opsapi.playground.faults.world import Faults
+from opsapi.playground.kubelet.heartbeat import NAMESPACE as LEASE_NAMESPACE
+from opsapi.playground.kubelet.heartbeat import Heartbeats
+from opsapi.playground.kubelet.kubelet import Kubelets
+from opsapi.playground.machinery.housekeeping import Housekeeping
+from opsapi.playground.machinery.registry import ObjectRegistry
+from opsapi.playground.registry import ApiError, Obj, Registry
+from opsapi.playground.scheduler.scheduler import Scheduler
+from opsapi.playground.telemetry.observation import Observation
+
+KUBELET_VERSION = "v1.36.2"
+_EVENT_SWEEP = 60.0
+_DEFAULT_NAMESPACES = ("default", "kube-system", "kube-public", LEASE_NAMESPACE)
+
+
+class ManifestError(ValueError):
+    """A manifest cannot be applied; `where` names the document."""
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(f"{where}: {why}")
+        self.where = where
+        self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """One node to add. Quantities as Kubernetes writes them."""
+
+    name: str
+    cpu: str = "4"
+    memory: str = "16Gi"
+    pods: int = 110
+    storage: str = "100Gi"
+    zone: str = "zone-a"
+    labels: dict[str, str] = field(default_factory=dict)
+    taints: tuple[Obj, ...] = ()
+    unschedulable: bool = False
+
+
+class World:
+    """`epoch` is the virtual time at which it begins; one `seed` gives one history."""
+
+    def __init__(self, epoch: datetime, seed: int = 0, *, root_ca: str = "") -> None:
+        self.seed = seed
+        self.clock = SimClock(epoch, seed)
+        self.objects = ObjectRegistry(self.clock, seed=seed)
+        self.registry: Registry = self.objects
+        self.housekeeping = Housekeeping(self.objects, wake=self.clock.wake, root_ca=root_ca)
+        self.events = EventRecorder(self.registry, self.clock)
+        self.cluster = Cluster(self.registry, self.clock, self.events)
+        self.drain = Drain()
+        self.traffic = Traffic(self.registry)
+        self.kubelets = Kubelets(self.cluster, self.traffic)
+        self.heartbeats = Heartbeats(self.cluster, self.kubelets)
+        self.observation = Observation(self.clock, self.kubelets, self.traffic)
+        self.faults = Faults(self.registry, self.clock, self.kubelets, self.heartbeats)
+        self.scheduler = Scheduler(self.cluster)
+        self._node_count = 0
+        for controller in self._controllers():
+            self.drain.add(controller)
+        self.drain.also(self.housekeeping.drain)
+        self.clock.settle = self.drain.settle
+        self.clock.call_later(_EVENT_SWEEP, self._sweep)
+        self._furnish()
+
+    def _controllers(self) -> Iterable[Controller]:
+        cluster = self.cluster
+        yield VolumeController(cluster)
+        yield DeploymentController(cluster)
+        yield ReplicaSetController(cluster)
+        yield StatefulSetController(cluster)
+        yield DaemonSetController(cluster)
+        yield JobController(cluster)
+        yield CronJobController(cluster)
+        yield HpaController(cluster, self.observation.usage)
+        yield self.scheduler
+        yield self.kubelets
+        yield EndpointsController(cluster)
+        yield DisruptionController(cluster)
+        yield QuotaController(cluster, self.objects)
+        yield self.heartbeats
+        yield NodeController(cluster, self.heartbeats.last)
+
+    def _sweep(self) -> None:
+        self.events.sweep()
+        self.clock.call_later(_EVENT_SWEEP, self._sweep)
+
+    def _furnish(self) -> None:
+        """What every cluster has from the start."""
+        for name in _DEFAULT_NAMESPACES:
+            if self.registry.find("namespaces", "", name) is None:
+                body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+                self.registry.create("namespaces", "", body)
+        storage_class = {
+            "apiVersion": "storage.k8s.io/v1",
+            "kind": "StorageClass",
+            "metadata": {
+                "name": "standard",
+                "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+            },
+            "provisioner": "csi.playground.opsapi.dev",
+            "reclaimPolicy": "Delete",
+            "volumeBindingMode": "WaitForFirstConsumer",
+            "allowVolumeExpansion": True,
+        }
+        self.apply(storage_class)
+        self.settle()
+
+    # Time
+
+    def settle(self) -> None:
+        """Lets all controllers react to what has happened, without time passing."""
+        self.drain.settle()
+
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    def advance_until(self, condition: Callable[[], bool], within: float, step: float = 1.0) -> None:
+        """Moves time on until the condition holds. Raises TimeoutError after `within` virtual seconds."""
+        end = self.clock.monotonic() + within
+        self.settle()
+        while not condition():
+            if self.clock.monotonic() >= end:
+                raise TimeoutError(f"not within {within} virtual seconds")
+            self.advance(step)
+
+    # Objects
+
+    def add_node(self, spec: NodeSpec) -> Obj:
+        """A Ready node with its kubelet, addresses and podCIDR."""
+        node = node_object(spec, self._node_count, rfc3339(self.clock.now()))
+        self._node_count += 1
+        status = node.pop("status")
+        created = self.registry.create("nodes", "", node)
+        return self.registry.patch_status("nodes", "", created["metadata"]["name"], status)
+
+    def apply(self, obj: Obj, where: str = "manifest") -> Obj:
+        """Creates the object, or replaces spec, data, labels and annotations of the one of its name."""
+        kind = self._kind(obj, where)
+        meta = obj.get("metadata") or {}
+        if not isinstance(meta, dict) or not (meta.get("name") or meta.get("generateName")):
+            raise ManifestError(where, "metadata.name is missing")
+        namespace = (meta.get("namespace") or "default") if kind.namespaced else ""
+        old = self.registry.find(kind.resource, namespace, meta.get("name", ""))
+        try:
+            if old is None:
+                return self.registry.create(kind.resource, namespace, obj)
+            kept = {key: old["metadata"][key] for key in old["metadata"] if key != "resourceVersion"}
+            merged = {**obj, "metadata": {**kept, **meta}}
+            return self.registry.update(kind.resource, namespace, meta["name"], merged)
+        except ApiError as error:
+            raise ManifestError(where, str(error)) from error
+
+    def _kind(self, obj: Any, where: str) -> Any:
+        if not isinstance(obj, dict) or not obj.get("apiVersion") or not obj.get("kind"):
+            raise ManifestError(where, "apiVersion and kind are needed")
+        group = str(obj["apiVersion"]).rpartition("/")[0]
+        kind = self.objects.kinds.storage_of(group, str(obj["kind"]))
+        if kind is None:
+            raise ManifestError(where, f'no matches for kind "{obj["kind"]}" in version "{obj["apiVersion"]}"')
+        return kind
+
+    def apply_text(self, text: str, where: str = "manifest") -> list[Obj]:
+        """Applies a multi-document YAML or JSON text; Lists are taken apart. Raises ManifestError."""
+        applied = []
+        try:
+            documents = [item for item in yaml.load_all(text, Loader=_loader()) if item is not None]
+        except yaml.YAMLError as error:
+            raise ManifestError(where, f"neither YAML nor JSON: {error}") from error
+        for index, document in enumerate(documents, 1):
+            place = f"{where}, document {index}"
+            items = document.get("items") if isinstance(document, dict) and "items" in document else [document]
+            applied += [self.apply(item, place) for item in items or []]
+            # A CustomResourceDefinition serves its kind only once it is established.
+            self.settle()
+        return applied
+
+
+def _loader() -> Any:
+    """libyaml's safe loader where it is built in, which is ten times faster."""
+    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def node_object(spec: NodeSpec, index: int, stamp: str) -> Obj:
+    """The Node as its kubelet registers it. `index` gives its addresses: 10.0.x.y, pods 10.(64+)…/24."""
+    block = 64 * 256 + index
+    capacity = {"cpu": spec.cpu, "ephemeral-storage": spec.storage, "memory": spec.memory, "pods": str(spec.pods)}
+    conditions = [
+        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+    ]
+    node: Obj = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": spec.name,
+            "labels": {
+                "beta.kubernetes.io/arch": "amd64",
+                "beta.kubernetes.io/os": "linux",
+                "kubernetes.io/arch": "amd64",
+                "kubernetes.io/hostname": spec.name,
+                "kubernetes.io/os": "linux",
+                "topology.kubernetes.io/region": "region-1",
+                "topology.kubernetes.io/zone": spec.zone,
+                **spec.labels,
+            },
+        },
+        "spec": {
+            "podCIDR": f"10.{block // 256}.{block % 256}.0/24",
+            "podCIDRs": [f"10.{block // 256}.{block % 256}.0/24"],
+            "providerID": f"playground://{spec.name}",
+        },
+        "status": {
+            "capacity": capacity,
+            "allocatable": _allocatable(spec),
+            "conditions": [
+                {
+                    "type": kind,
+                    "status": status,
+                    "lastHeartbeatTime": stamp,
+                    "lastTransitionTime": stamp,
+                    "reason": reason,
+                    "message": message,
+                }
+                for kind, status, reason, message in conditions
+            ],
+            "addresses": [
+                {"type": "InternalIP", "address": f"10.{index // 64000}.{index // 250 % 256}.{index % 250 + 1}"},
+                {"type": "Hostname", "address": spec.name},
+            ],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
+            "nodeInfo": {
+                "machineID": f"{index:032x}",
+                "systemUUID": f"{index:032x}",
+                "bootID": f"{index:032x}",
+                "kernelVersion": "6.1.0",
+                "osImage": "Debian GNU/Linux 12 (bookworm)",
+                "containerRuntimeVersion": "containerd://2.1.0",
+                "kubeletVersion": KUBELET_VERSION,
+                "kubeProxyVersion": "",
+                "operatingSystem": "linux",
+                "architecture": "amd64",
+            },
+        },
+    }
+    if spec.taints:
+        node["spec"]["taints"] = list(spec.taints)
+    if spec.unschedulable:
+        node["spec"]["unschedulable"] = True
+    return node
+
+
+def _allocatable(spec: NodeSpec) -> Obj:
+    """Capacity less what system daemons keep: 200m of CPU and half a GiB."""
+    memory = max(0, whole(spec.memory) - (512 << 20))
+    storage = int(whole(spec.storage) * 0.95)
+    return {
+        "cpu": format_cpu_quantity(max(0, millicores(spec.cpu) - 200)),
+        "ephemeral-storage": f"{storage // 1024}Ki",
+        "memory": f"{memory // 1024}Ki",
+        "pods": str(spec.pods),
+    }
