@@ -58,6 +58,10 @@ class WorkspaceView:
         return self.cluster.workspace
 
     @property
+    def kinds(self) -> Sequence[Kind]:
+        return KINDS
+
+    @property
     def inventory(self) -> Inventory:
         return self.cluster.inventory
 
@@ -201,6 +205,9 @@ class Views:
         if cluster is None:
             raise WorkspaceNotFound(workspace_id)
         return self.attach(cluster)
+
+    def cluster(self, workspace_id: str) -> Cluster | None:
+        return self._clusters.find(workspace_id)
 
     def visible(self, grants: Grants) -> Iterator[WorkspaceView]:
         for cluster in self._clusters.all():

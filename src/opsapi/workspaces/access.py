@@ -1,0 +1,201 @@
+"""The smallest Kubernetes rights that each feature needs: printed as Roles, and proved by asking the cluster."""
+
+from collections.abc import Collection, Iterable, Sequence
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from opsapi.kit.errors import ValidationFailed
+from opsapi.workspaces.model import Workspace
+from opsapi.workspaces.objects import AUTOSCALER, DEPLOYMENT, EVENT, KINDS, SCALED_OBJECT, STATEFUL_SET, Kind
+from opsapi.workspaces.ports import AccessRule, AccessVerdict, Cluster
+
+_FOLLOW = ("get", "list", "watch")
+SERVICE_ACCOUNT = "opsapi"
+
+
+class Feature(StrEnum):
+    READ = "read"
+    """Follow the workspace's objects. Every other feature needs it."""
+    ADDONS = "addons"
+    """Follow KEDA's, Knative's, Fission's and Tekton's objects where they are served."""
+    METRICS = "metrics"
+    """Read measured usage from metrics.k8s.io."""
+    SCALE = "scale"
+    """Change replicas through the scale subresource."""
+    AUTOSCALE_CONFIG = "autoscale-config"
+    """Create and change HorizontalPodAutoscalers."""
+    EVENTS = "events"
+    """Leave a Kubernetes Event that names the operation and the account behind each of our own writes."""
+
+
+ACTING = frozenset({Feature.SCALE, Feature.AUTOSCALE_CONFIG, Feature.EVENTS})
+"""What the acting credentials need, where they are separate."""
+
+
+def _rule(kind: Kind, verbs: tuple[str, ...], feature: Feature, subresource: str = "") -> AccessRule:
+    resource = f"{kind.resource}/{subresource}" if subresource else kind.resource
+    return AccessRule(kind.group, resource, verbs, kind.namespaced, feature.value)
+
+
+_RULES: dict[Feature, tuple[AccessRule, ...]] = {
+    Feature.READ: tuple(_rule(kind, _FOLLOW, Feature.READ) for kind in KINDS if not kind.optional),
+    Feature.ADDONS: tuple(_rule(kind, _FOLLOW, Feature.ADDONS) for kind in KINDS if kind.optional),
+    Feature.METRICS: (
+        AccessRule("metrics.k8s.io", "pods", ("get", "list"), True, Feature.METRICS.value),
+        AccessRule("metrics.k8s.io", "nodes", ("get", "list"), False, Feature.METRICS.value),
+    ),
+    Feature.SCALE: (
+        *(_rule(kind, ("get",), Feature.SCALE) for kind in (DEPLOYMENT, STATEFUL_SET)),
+        *(_rule(kind, ("get", "patch"), Feature.SCALE, "scale") for kind in (DEPLOYMENT, STATEFUL_SET)),
+        _rule(AUTOSCALER, ("get", "list"), Feature.SCALE),
+    ),
+    Feature.AUTOSCALE_CONFIG: (
+        _rule(AUTOSCALER, ("get", "list", "create", "patch"), Feature.AUTOSCALE_CONFIG),
+        _rule(SCALED_OBJECT, ("get", "patch"), Feature.AUTOSCALE_CONFIG),
+    ),
+    Feature.EVENTS: (_rule(EVENT, ("create", "patch"), Feature.EVENTS),),
+}
+
+
+class MissingRight(msgspec.Struct, frozen=True):
+    """A right that the credentials lack. `resource` like `deployments.apps/scale`; `namespace` "" for everywhere."""
+
+    feature: str
+    verb: str
+    resource: str
+    namespace: str
+    credentials: str
+    """`read` or `act`."""
+    reason: str
+
+
+class AccessReport(msgspec.Struct, frozen=True):
+    """Per feature whether it works. `breaks` names the features that a missing right breaks."""
+
+    workspace_id: str
+    works: list[str]
+    breaks: list[str]
+    missing: list[MissingRight]
+
+
+def features_named(names: Iterable[str]) -> list[Feature]:
+    """Reading comes with everything. Raises ValidationFailed naming what is known."""
+    wanted = {Feature.READ}
+    for name in names:
+        try:
+            wanted.add(Feature(name))
+        except ValueError:
+            raise ValidationFailed({"features": f"{name!r} is no feature; known: {', '.join(Feature)}"}) from None
+    return [feature for feature in Feature if feature in wanted]
+
+
+def rules_for(features: Collection[Feature], *, limited: bool) -> list[AccessRule]:
+    """`limited`: the workspace is some namespaces, where cluster-wide rights are neither needed nor asked for."""
+    return [
+        rule for feature in Feature if feature in features for rule in _RULES[feature] if rule.namespaced or not limited
+    ]
+
+
+def manifest(
+    features: Collection[Feature],
+    *,
+    namespaces: Sequence[str] = (),
+    account: str = SERVICE_ACCOUNT,
+    account_namespace: str = "opsapi",
+) -> str:
+    """YAML to `kubectl apply`: a ServiceAccount and what it may do, by one Role per namespace or one ClusterRole.
+
+    Limited to `namespaces` it holds Roles alone. Never a right on Secrets.
+    """
+    rules = _written(merged(rules_for(features, limited=bool(namespaces))))
+    subject = {"kind": "ServiceAccount", "name": account, "namespace": account_namespace}
+    documents: list[dict[str, Any]] = [
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": {"name": account, "namespace": account_namespace},
+        }
+    ]
+    if namespaces:
+        for namespace in namespaces:
+            documents += _role_and_binding("Role", account, rules, subject, namespace)
+    else:
+        documents += _role_and_binding("ClusterRole", account, rules, subject, "")
+    return "---\n".join(msgspec.yaml.encode(document).decode() for document in documents)
+
+
+def merged(rules: Iterable[AccessRule]) -> list[AccessRule]:
+    """One rule a resource, with every verb that any feature needs there."""
+    by_resource: dict[tuple[str, str], AccessRule] = {}
+    for rule in rules:
+        known = by_resource.get((rule.group, rule.resource))
+        verbs = (*known.verbs, *(v for v in rule.verbs if v not in known.verbs)) if known else rule.verbs
+        by_resource[(rule.group, rule.resource)] = AccessRule(
+            rule.group, rule.resource, verbs, rule.namespaced, rule.feature
+        )
+    return list(by_resource.values())
+
+
+def _written(rules: Iterable[AccessRule]) -> list[dict[str, Any]]:
+    """Resources of one group with the same verbs share a rule."""
+    resources: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for rule in rules:
+        resources.setdefault((rule.group, rule.verbs), []).append(rule.resource)
+    return [
+        {"apiGroups": [group], "resources": names, "verbs": list(verbs)} for (group, verbs), names in resources.items()
+    ]
+
+
+def _role_and_binding(
+    kind: str, name: str, rules: list[dict[str, Any]], subject: dict[str, str], namespace: str
+) -> list[dict[str, Any]]:
+    api = "rbac.authorization.k8s.io/v1"
+    meta = {"name": name} | ({"namespace": namespace} if namespace else {})
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name}
+    return [
+        {"apiVersion": api, "kind": kind, "metadata": meta, "rules": rules},
+        {
+            "apiVersion": api,
+            "kind": f"{kind}Binding",
+            "metadata": meta,
+            "roleRef": reference,
+            "subjects": [subject],
+        },
+    ]
+
+
+async def check(cluster: Cluster, features: Collection[Feature]) -> AccessReport:
+    """Asks the cluster, with the credentials that each feature would use. Raises DependencyUnavailable."""
+    workspace: Workspace = cluster.workspace
+    limited = bool(workspace.namespaces)
+    separate = workspace.act is not None
+    missing: list[MissingRight] = []
+    for acting in (False, True) if separate else (False,):
+        asked = [f for f in features if not separate or (f in ACTING) == acting]
+        if not asked:
+            continue
+        verdicts = await cluster.review(rules_for(asked, limited=limited), acting=acting)
+        missing += [_missing(verdict, acting) for verdict in verdicts if not verdict.allowed]
+    broken = {right.feature for right in missing}
+    return AccessReport(
+        workspace.id,
+        [feature.value for feature in Feature if feature in features and feature.value not in broken],
+        [feature.value for feature in Feature if feature.value in broken],
+        missing,
+    )
+
+
+def _missing(verdict: AccessVerdict, acting: bool) -> MissingRight:
+    rule = verdict.rule
+    name, _, subresource = rule.resource.partition("/")
+    full = f"{name}.{rule.group}" if rule.group else name
+    return MissingRight(
+        rule.feature,
+        verdict.verb,
+        f"{full}/{subresource}" if subresource else full,
+        verdict.namespace,
+        "act" if acting else "read",
+        verdict.reason,
+    )
