@@ -157,6 +157,7 @@ async def test_an_expired_lease_is_taken_over_and_the_old_owner_can_write_nothin
         ledger.renew(zombie, MINUTE),
         ledger.start_step(zombie, 0),
         ledger.intend(zombie, 0, {}),
+        ledger.withdraw(zombie, 0),
         ledger.record(zombie, 0, {}),
         ledger.complete_step(zombie, 0, "done"),
         ledger.fail_step(zombie, 0, Failure(code="X", message="x")),
@@ -218,6 +219,17 @@ async def test_an_intent_is_unsettled_until_its_effect_is_recorded(ledger: SqlLe
     assert held is not None
     assert not held.steps[0].unsettled
     assert held.steps[0].effect == {"replicas": 5, "resource_version": "12"}
+
+
+async def test_a_withdrawn_intent_leaves_nothing_to_settle(ledger: SqlLedger) -> None:
+    new = make_new_operation()
+    await ledger.begin(new, make_call(), locks={"app-1"})
+    claim = await claimed(ledger)
+    await ledger.intend(claim, 0, {"replicas": 5})
+    await ledger.withdraw(claim, 0)
+    held = await ledger.get(new.id)
+    assert held is not None
+    assert (held.steps[0].intent, held.steps[0].unsettled) == (None, False)
 
 
 async def test_finishing_frees_the_locks_and_keeps_results(ledger: SqlLedger, clock: SetClock) -> None:

@@ -7,6 +7,9 @@ import msgspec
 
 from opsapi.workspaces.objects import HorizontalPodAutoscaler, Kind, Workload
 
+FIELD_MANAGER = "opsapi"
+"""The field manager of every write of ours: by it a change is known as our own."""
+
 
 class WorkloadRef(msgspec.Struct, frozen=True):
     """A workload as a write addresses it. `uid` guards against acting on a namesake created since."""

@@ -56,6 +56,10 @@ class Ledger(Protocol):
         """Must be durable before it returns. Raises OperationStopped where somebody asked the operation to stop."""
         ...
 
+    async def withdraw(self, claim: Claim, position: int) -> None:
+        """Takes the intent back: the effect was certainly refused."""
+        ...
+
     async def record(self, claim: Claim, position: int, effect: Mapping[str, Any], *, found: bool = False) -> None:
         """`found`: it was there already, from a try whose end nobody saw; that is audited."""
         ...

@@ -51,6 +51,11 @@ class StepWork:
         await self.ledger.intend(self.claim, self.step.position, intent)
         self.step = msgspec.structs.replace(self.step, intent=intent, effect=None)
 
+    async def withdraw(self) -> None:
+        """Where the effect was certainly refused, so that nobody looks for it or undoes it."""
+        await self.ledger.withdraw(self.claim, self.step.position)
+        self.step = msgspec.structs.replace(self.step, intent=None, effect=None)
+
     async def record(self, effect: dict[str, Any], *, found: bool = False) -> None:
         """After every effect: what was seen done; `found` where an earlier try had done it and died."""
         await self.ledger.record(self.claim, self.step.position, effect, found=found)

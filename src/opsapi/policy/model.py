@@ -76,6 +76,14 @@ class Subject(msgspec.Struct, frozen=True):
     mode: str
     """The workspace's: observe, propose or act."""
 
+    @staticmethod
+    def kind_of(word: str) -> AccountKind:
+        """What a stored word meant; one that this release does not know is guarded like an agent."""
+        try:
+            return AccountKind(word)
+        except ValueError:
+            return AccountKind.AGENT
+
 
 class ReplicaChange(msgspec.Struct, frozen=True, kw_only=True):
     """What scaling would do. Bounds are an autoscaler's, before (None without one) and after (None: not touched)."""

@@ -10,10 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from opsapi.adapters.sql.audit import insert_call, insert_entry
 from opsapi.adapters.sql.engine import Database
-from opsapi.adapters.sql.operation_rows import OPERATION, STEP, load, load_one, new_operation, new_steps
+from opsapi.adapters.sql.operation_rows import OPERATION, STEP, engine_entry, load, load_one, new_operation, new_steps
 from opsapi.adapters.sql.tables import operation_locks, operation_steps, operations
-from opsapi.audit.model import AuditEntry, system_entry
-from opsapi.kit.caller import AuditTrail, Call, System
+from opsapi.kit.caller import Call
 from opsapi.kit.clock import Clock
 from opsapi.kit.errors import DependencyUnavailable
 from opsapi.operations.errors import InProgressDetails, LeaseLost, OperationInProgress, OperationStopped
@@ -173,6 +172,11 @@ class SqlLedger:
             values = {"intent": dict(intent), "intent_at": now, "effect": None, "effect_at": None}
             await _set_step(connection, claim, position, values)
 
+    async def withdraw(self, claim: Claim, position: int) -> None:
+        async with self._db.write() as connection:
+            await self._hold(connection, claim, updated_at=self._clock.now())
+            await _set_step(connection, claim, position, {"intent": None, "intent_at": None})
+
     async def record(self, claim: Claim, position: int, effect: Mapping[str, Any], *, found: bool = False) -> None:
         now = self._clock.now()
         async with self._db.write() as connection:
@@ -180,7 +184,7 @@ class SqlLedger:
             await _set_step(connection, claim, position, {"effect": dict(effect), "effect_at": now})
             if found:
                 name = claim.operation.steps[position].name
-                await insert_entry(connection, _entry(claim.operation, f"{name} effect found", now))
+                await insert_entry(connection, engine_entry(claim.operation, f"{name} effect found", now))
 
     async def complete_step(
         self,
@@ -254,7 +258,7 @@ class SqlLedger:
             await connection.execute(sa.delete(operation_locks).where(_LOCK.operation_id == claim.operation.id))
             finished = await load_one(connection, claim.operation.id)
             assert finished is not None
-            await insert_entry(connection, _entry(finished, f"{finished.action} {state.value}", now))
+            await insert_entry(connection, engine_entry(finished, f"{finished.action} {state.value}", now))
         self._signals.notify(claim.operation.id)
         return finished
 
@@ -337,22 +341,6 @@ class SqlLedger:
             return self._clock.now()
         now: datetime = (await connection.execute(sa.select(sa.func.clock_timestamp()))).scalar_one()
         return now
-
-
-def _entry(operation: Operation, action: str, at: datetime) -> AuditEntry:
-    """What the engine did for whoever asked for the operation."""
-    trail = AuditTrail(
-        workspace_id=operation.workspace_id,
-        resource=operation.resource_id,
-        operation_id=operation.id,
-        reason=operation.reason,
-    )
-    by = System("operations", action, user=operation.requested_by)
-    status = 500 if operation.state in (State.FAILED, State.ROLLED_BACK) else 200
-    entry = system_entry(by, status, at=at, trail=trail)
-    if status == 500 and operation.error is not None:
-        entry = msgspec.structs.replace(entry, error_code=operation.error.code)
-    return entry
 
 
 def _to_the_second(moment: datetime | None) -> datetime | None:

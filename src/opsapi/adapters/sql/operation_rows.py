@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from opsapi.adapters.sql.tables import operation_steps, operations
-from opsapi.kit.caller import Call
+from opsapi.audit.model import AuditEntry, system_entry
+from opsapi.kit.caller import AuditTrail, Call, System
 from opsapi.operations.model import Failure, NewOperation, Operation, Outcome, State, Step, StepState, Undo
 
 STEP = operation_steps.c
@@ -92,3 +93,19 @@ def _operation(row: sa.RowMapping, steps: list[Step]) -> Operation:
     values["outcome"] = None if row["outcome"] is None else Outcome(row["outcome"])
     values["error"] = None if row["error"] is None else msgspec.convert(row["error"], Failure)
     return Operation(**values, steps=tuple(steps))
+
+
+def engine_entry(operation: Operation, action: str, at: datetime) -> AuditEntry:
+    """What the engine did for whoever asked for the operation."""
+    trail = AuditTrail(
+        workspace_id=operation.workspace_id,
+        resource=operation.resource_id,
+        operation_id=operation.id,
+        reason=operation.reason,
+    )
+    by = System("operations", action, user=operation.requested_by)
+    status = 500 if operation.state in (State.FAILED, State.ROLLED_BACK) else 200
+    entry = system_entry(by, status, at=at, trail=trail)
+    if status == 500 and operation.error is not None:
+        entry = msgspec.structs.replace(entry, error_code=operation.error.code)
+    return entry
