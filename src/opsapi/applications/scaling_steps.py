@@ -322,7 +322,10 @@ def _effect(order: ScaleOrder, previous: int, written: ScaleState) -> dict[str, 
 
 def _scaled(order: ScaleOrder, message: str, *, skipped: bool = False) -> StepDone:
     result = {"previous_replicas": order.previous, "new_replicas": order.replicas}
-    return StepDone(message, result=result, outcome=None if skipped else Outcome.CHANGED, skipped=skipped)
+    outcome: Outcome | None = Outcome.CHANGED
+    if skipped:
+        outcome = Outcome.NOTHING_TO_DO if order.autoscaler is None else None
+    return StepDone(message, result=result, outcome=outcome, skipped=skipped)
 
 
 def _moved_by_autoscaler(order: ScaleOrder, state: ScaleState) -> bool:
