@@ -34,7 +34,11 @@ from opsapi.playground.machinery.housekeeping import Housekeeping
 from opsapi.playground.machinery.registry import ObjectRegistry
 from opsapi.playground.registry import ApiError, Obj, Registry
 from opsapi.playground.scheduler.scheduler import Scheduler
+from opsapi.playground.telemetry.counters import Counters
+from opsapi.playground.telemetry.metrics_api import ResourceMetrics
 from opsapi.playground.telemetry.observation import Observation
+from opsapi.playground.telemetry.pod_logs import PodLogs
+from opsapi.playground.telemetry.prometheus import Exposition
 
 KUBELET_VERSION = "v1.36.2"
 _EVENT_SWEEP = 60.0
@@ -77,10 +81,14 @@ class World:
         self.events = EventRecorder(self.registry, self.clock)
         self.cluster = Cluster(self.registry, self.clock, self.events)
         self.drain = Drain()
-        self.traffic = Traffic(self.registry)
+        self.traffic = Traffic(self.registry, self.clock)
         self.kubelets = Kubelets(self.cluster, self.traffic)
         self.heartbeats = Heartbeats(self.cluster, self.kubelets)
         self.observation = Observation(self.clock, self.kubelets, self.traffic)
+        self.metrics = ResourceMetrics(self.registry, self.clock, self.observation)
+        self.counters = Counters(self.clock, self.observation)
+        self.exposition = Exposition(self.registry, self.observation, self.counters)
+        self.logs = PodLogs(self.clock, self.observation, self.kubelets)
         self.faults = Faults(self.registry, self.clock, self.kubelets, self.heartbeats)
         self.scheduler = Scheduler(self.cluster)
         self._node_count = 0
@@ -100,7 +108,7 @@ class World:
         yield DaemonSetController(cluster)
         yield JobController(cluster)
         yield CronJobController(cluster)
-        yield HpaController(cluster, self.observation.usage)
+        yield HpaController(cluster, self.metrics.usage)
         yield self.scheduler
         yield self.kubelets
         yield EndpointsController(cluster)

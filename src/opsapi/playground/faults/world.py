@@ -43,7 +43,7 @@ class FaultError(ValueError):
 
 
 class FaultSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What to inject. Pod faults need a namespace and either a workload (a Deployment's, StatefulSet's name) or a pod."""
+    """What to inject. Pod faults need a namespace and a workload (a Deployment's, StatefulSet's name) or a pod."""
 
     type: str
     namespace: str = ""
@@ -82,6 +82,7 @@ class Faults:
         self._heartbeats = heartbeats
         self._active: dict[str, Fault] = {}
         self._numbers = itertools.count(1)
+        self._past: list[tuple[Fault, float, float]] = []
         self._started: dict[str, float] = {}
         kubelets.overlays = self.overlay
         kubelets.missing_images = self._image_missing
@@ -95,7 +96,7 @@ class Faults:
         number = f"fault-{next(self._numbers)}"
         fault = Fault(number, self._clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"), spec)
         self._active[number] = fault
-        self._started[number] = self._clock.now().timestamp()
+        self._started[number] = self._clock.monotonic()
         self._effect(spec, on=True)
         if spec.duration_seconds > 0:
             self._clock.call_later(spec.duration_seconds, lambda: self._expire(number))
@@ -105,7 +106,7 @@ class Faults:
     def clear(self, number: str) -> Fault:
         """Raises KeyError where there is no such fault."""
         fault = self._active.pop(number)
-        self._started.pop(number, None)
+        self._past.append((fault, self._started.pop(number), self._clock.monotonic()))
         self._effect(fault.spec, on=False)
         self._clock.wake()
         return fault
@@ -188,25 +189,30 @@ class Faults:
     def _container(spec: FaultSpec, pod: Obj) -> str:
         return spec.container or str(pod["spec"]["containers"][0]["name"])
 
-    def _on(self, pod: Obj, container: str) -> list[Fault]:
+    def _at(self, reading: float | None) -> list[tuple[Fault, float]]:
+        """(fault, since) of those that hold now, or held at that reading."""
+        if reading is None:
+            return [(fault, self._started[number]) for number, fault in self._active.items()]
+        held = [(fault, since) for fault, since, until in self._past if since <= reading < until]
+        running = [(fault, self._started[number]) for number, fault in self._active.items()]
+        return held + [(fault, since) for fault, since in running if since <= reading]
+
+    def _on(self, pod: Obj, container: str, reading: float | None = None) -> list[tuple[Fault, float]]:
         return [
-            fault
-            for fault in self._active.values()
+            (fault, since)
+            for fault, since in self._at(reading)
             if fault.spec.type in POD_FAULTS
             and self._concerns(fault.spec, pod)
             and self._container(fault.spec, pod) == container
         ]
 
-    def overlay(self, pod: Obj, container: str) -> Overlay:
-        """What all active faults together change in one container."""
-        if not self._active:
-            return CLEAN
-        faults = self._on(pod, container)
-        if not faults:
-            return CLEAN
+    def overlay(self, pod: Obj, container: str, reading: float | None = None) -> Overlay:
+        """What all faults of the moment together change in one container."""
         overlay = CLEAN
-        for fault in faults:
-            overlay = _APPLY.get(fault.spec.type, _unchanged)(overlay, fault.spec, self._started[fault.id])
+        if self._active or (reading is not None and self._past):
+            for fault, since in self._on(pod, container, reading):
+                moment = self._clock.wall(since).timestamp()
+                overlay = _APPLY.get(fault.spec.type, _unchanged)(overlay, fault.spec, moment)
         return overlay
 
     def _image_missing(self, pod: Obj, image: str) -> bool:
@@ -214,7 +220,7 @@ class Faults:
             fault.spec.type == "bad-image"
             for container in pod["spec"].get("containers") or []
             if container.get("image") == image
-            for fault in self._on(pod, container["name"])
+            for fault, _ in self._on(pod, container["name"])
         )
 
 

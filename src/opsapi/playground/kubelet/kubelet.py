@@ -15,11 +15,11 @@ from opsapi.playground.kubelet.state import NEVER, Container, Phase, PodRun, Sta
 from opsapi.playground.kubelet.status import status_of
 from opsapi.playground.registry import ApiError, Change, ChangeType, Obj
 
-Overlays = Callable[[Obj, str], Overlay]
-"""(pod, container name) -> what the active faults change."""
+Overlays = Callable[[Obj, str, float | None], Overlay]
+"""(pod, container name, reading or None for now) -> what the faults of that moment change."""
 
 
-def _no_faults(_pod: Obj, _container: str) -> Overlay:
+def _no_faults(_pod: Obj, _container: str, _reading: float | None) -> Overlay:
     return CLEAN
 
 
@@ -183,7 +183,7 @@ class Kubelets(Controller):
         return all(self._is_steady(pod, container) for container in pod["spec"]["containers"])
 
     def _is_steady(self, pod: Obj, spec: Obj) -> bool:
-        if self.overlays(pod, spec["name"]) is not CLEAN:
+        if self.overlays(pod, spec["name"], None) is not CLEAN:
             return False
         model = ContainerModel.of(pod, spec)
         if model.exit(dict.fromkeys(model.profile.requires_env, "set"), CLEAN) is not None:
@@ -230,7 +230,7 @@ class Kubelets(Controller):
         record(pod, "kubelet", reason, message, host=host, field_path=path)
 
     def overlay(self, pod: Obj, container: str) -> Overlay:
-        return self.overlays(pod, container)
+        return self.overlays(pod, container, None)
 
     def has_image(self, node: str, image: str) -> bool:
         return image in self._images.get(node, ())

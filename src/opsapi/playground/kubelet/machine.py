@@ -294,6 +294,8 @@ def _while_running(run: PodRun, container: Container, host: Host, now: float) ->
         ended: Exit = container.exit
         reason = ended.reason or ("Completed" if ended.code == 0 else "Error")
         end(run, container, ended.code, reason, now)
+        if container.end is not None:
+            container.end.logs = ended.logs
         return
     if container.memory_check <= now:
         container.memory_check = now + _MEMORY_CHECK

@@ -35,6 +35,8 @@ class Termination:
     finished: float
     container_id: str
     message: str = ""
+    logs: tuple[str, ...] = ()
+    """The last words."""
 
 
 @dataclass(slots=True)

@@ -182,7 +182,7 @@ class Scheduler(Controller):
         stamp = self.cluster.stamp()
         bound = {**pod, "spec": {**pod["spec"], "nodeName": node}}
         try:
-            bound = self.registry.update("pods", meta["namespace"], meta["name"], bound)
+            bound = self.registry.update("pods", meta["namespace"], meta["name"], bound, subresource="binding")
         except ApiError:
             self.queue.add_rate_limited(_key(pod))
             return

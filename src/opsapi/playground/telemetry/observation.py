@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from opsapi.playground.behaviour.model import ContainerModel, Overlay
+from opsapi.playground.behaviour.model import ContainerModel
 from opsapi.playground.behaviour.traffic import Traffic
 from opsapi.playground.behaviour.usage import Sample, key_of, sample
 from opsapi.playground.clock import SimClock
@@ -20,7 +20,6 @@ class Instance:
     spec: Obj
     status: Obj
     model: ContainerModel
-    overlay: Overlay
     key: int
     started: float
 
@@ -49,33 +48,23 @@ class Observation:
 
     def instance(self, pod: Obj, spec: Obj, status: Obj, started: float) -> Instance:
         key = key_of(self._clock.seed, pod["metadata"]["uid"], spec["name"])
-        overlay = self._kubelets.overlays(pod, spec["name"])
-        return Instance(pod, spec, status, ContainerModel.of(pod, spec), overlay, key, started)
+        return Instance(pod, spec, status, ContainerModel.of(pod, spec), key, started)
 
     def measure(self, one: Instance, reading: float | None = None) -> Sample:
-        """Its figures now, or at another reading of the clock (with the traffic's present division)."""
+        """Its figures now, or at an earlier reading of the clock."""
         reading = self._clock.monotonic() if reading is None else reading
         at = self._clock.wall(reading).timestamp()
         profile = one.model.profile
         meta = one.pod["metadata"]
-        rps = self._traffic.share(meta["uid"], profile, at, one.key) if one.status.get("ready") else 0.0
+        rps = self._traffic.share(meta["uid"], profile, at, one.key)
         limit = ((one.spec.get("resources") or {}).get("limits") or {}).get("cpu")
         cpu_limit = float(amount("cpu", limit)) if limit is not None else None
-        figures = sample(profile, one.key, at, reading - one.started, rps, cpu_limit, one.overlay.modifiers)
-        if any(not self._traffic.ready_count(meta["namespace"], name) for name in profile.depends_on):
+        faults = self._kubelets.overlays(one.pod, one.spec["name"], reading).modifiers
+        figures = sample(profile, one.key, at, reading - one.started, rps, cpu_limit, faults)
+        if any(not self._traffic.ready_count(meta["namespace"], name, at) for name in profile.depends_on):
             return Sample(figures.cpu, figures.memory, rps, 1.0, figures.p50, figures.p99, figures.throttled)
         return figures
 
-    def usage(self, pod: Obj) -> dict[str, dict[str, float]] | None:
-        """container -> {"cpu": millicores, "memory": bytes} as metrics-server knows it: for pods up for 15 s."""
-        if pod.get("status", {}).get("phase") != "Running":
-            return None
-        now = self._clock.monotonic()
-        instances = [one for one in self.running(pod) if now - one.started >= 15.0]
-        if not instances:
-            return None
-        measured = {}
-        for one in instances:
-            figures = self.measure(one)
-            measured[one.spec["name"]] = {"cpu": figures.cpu, "memory": figures.memory}
-        return measured
+    def reachable(self, one: Instance, service: str) -> bool:
+        """Whether the Service has ready pods now, seen from the instance's namespace."""
+        return self._traffic.ready_count(one.pod["metadata"]["namespace"], service) > 0
