@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import Protocol
 
 from opsapi.kit.clock import rfc3339
 from opsapi.kit.endpoint import Partial
@@ -125,6 +126,10 @@ class WorkspaceView:
             if (state := self.inventory.state(kind)).sync is Sync.STALE and state.observed_at is not None
         ]
 
+    def unread(self, *kinds: Kind) -> list[str]:
+        """A warning for each of the kinds that the answer has to do without."""
+        return [why_not(self.inventory, kind) for kind in kinds if not observed(self.inventory, kind)]
+
     def close(self) -> None:
         self._unsubscribe()
 
@@ -174,6 +179,12 @@ class WorkspaceView:
         return partial
 
 
+class ViewWatcher(Protocol):
+    def attached(self, view: WorkspaceView) -> None: ...
+
+    def detached(self, view: WorkspaceView) -> None: ...
+
+
 class Views:
     """The views of every live workspace, by id."""
 
@@ -181,6 +192,13 @@ class Views:
         self._clusters = clusters
         self._sources = sources
         self._views: dict[str, WorkspaceView] = {}
+        self._watchers: list[ViewWatcher] = []
+
+    def watch(self, watcher: "ViewWatcher") -> None:
+        """Tells `watcher` of every view that comes and goes, those already there included."""
+        self._watchers.append(watcher)
+        for view in self._views.values():
+            watcher.attached(view)
 
     def attach(self, cluster: Cluster) -> WorkspaceView:
         """Begins to keep a workspace's totals; best called before its first list, when there is nothing to replay."""
@@ -188,14 +206,18 @@ class Views:
         if known is not None and known.cluster is cluster:
             return known
         if known is not None:
-            known.close()
+            self.detach(cluster.workspace.id)
         view = self._views[cluster.workspace.id] = WorkspaceView(cluster, self._sources)
+        for watcher in self._watchers:
+            watcher.attached(view)
         return view
 
     def detach(self, workspace_id: str) -> None:
         view = self._views.pop(workspace_id, None)
         if view is not None:
             view.close()
+            for watcher in self._watchers:
+                watcher.detached(view)
 
     def find(self, workspace_id: str, grants: Grants) -> WorkspaceView:
         """Raises WorkspaceNotFound also for what the caller may not see."""
