@@ -93,7 +93,7 @@ def pod_view(pod: Pod, usage: PodUsage | None, now: datetime) -> PodView:
 
 def readiness_checks(pods: Sequence[Pod]) -> Checks | None:
     """None where no container has a readiness probe. Passing: every container that has one is ready."""
-    return _checks(pods, lambda c: c.readiness_probe is not None, lambda pod, names: _ready(pod, names))
+    return _checks(pods, lambda c: c.readiness_probe is not None, _ready)
 
 
 def liveness_checks(pods: Sequence[Pod], failed_at: Callable[[str], datetime | None], now: datetime) -> Checks | None:
