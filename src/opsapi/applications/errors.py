@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from opsapi.kit.errors import Details, OpsError, PolicyDenied, PolicyDetails, ResourceNotFound
+from opsapi.kit.errors import DependencyUnavailable, Details, OpsError, PolicyDenied, PolicyDetails, ResourceNotFound
 
 
 class WriteConflict(Exception):
@@ -23,8 +23,8 @@ class TargetGone(Exception):
     """The object does not exist any more."""
 
 
-class OutcomeUnknown(Exception):
-    """The write was sent but no answer tells whether it took effect; it is not repeated: re-read and decide again."""
+class OutcomeUnknown(DependencyUnavailable):
+    """A write was sent but no answer tells whether it took effect. It is not repeated: re-read and decide again."""
 
 
 class ApplicationNotFound(ResourceNotFound):

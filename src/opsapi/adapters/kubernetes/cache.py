@@ -196,7 +196,7 @@ class Cache:
             state = self.state(kind)
             if state.sync is Sync.PENDING:
                 raise DependencyUnavailable(
-                    "kubernetes", f"{kind} have not been read yet ({state.reason})", workspace_id=self._workspace_id
+                    "kubernetes_api", f"{kind} have not been read yet ({state.reason})", workspace_id=self._workspace_id
                 )
             if state.observed_at is not None:
                 observed = min(observed, state.observed_at)
