@@ -166,8 +166,8 @@ class ScaleAnswer(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     started_at: datetime | None
     estimated_completion: datetime | None
-    project: str
-    application_id: str
+    project: str | UnsetType = UNSET
+    application_id: str | UnsetType = UNSET
     outcome: str | UnsetType = UNSET
     operation_id: str | UnsetType = UNSET
     plan: ScalePlan | UnsetType = UNSET

@@ -86,7 +86,7 @@ class HealthBoard:
         now = self._clock.now().replace(microsecond=0)
         database, database_partial = self._database_health
         queue, queue_partial = self._queue_health
-        fleet = survey(self._views.all(), self._unreadable(), now)
+        fleet = survey(self._views.all(), self._unreadable())
         own, own_partial = self._own()
         statuses = (database.status, fleet.kubernetes.status, queue.status)
         moments = [

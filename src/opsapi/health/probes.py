@@ -1,6 +1,7 @@
 """One probe per component: each bounded in time, none able to take another down."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Iterable, Sequence
 from datetime import datetime
 from typing import TypeVar
@@ -30,6 +31,7 @@ from opsapi.workspaces.objects import NODE
 from opsapi.workspaces.views import WorkspaceView
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 _STUCK_SECONDS = 60.0
 """An operation that has waited longer than this for a worker means that none takes any."""
 _CRITICAL = frozenset(kind for kind, deduction in DEDUCTIONS.items() if deduction.severity is Severity.CRITICAL)
@@ -48,8 +50,13 @@ async def _within(seconds: float, asked: Awaitable[T]) -> T:
     """Raises DependencyUnavailable with what to tell operators; a bug in a probe is a failure of that probe alone."""
     try:
         return await asyncio.wait_for(asked, seconds)
+    except DependencyUnavailable:
+        raise
     except TimeoutError:
         raise DependencyUnavailable("probe", f"no answer within {seconds:g} s") from None
+    except Exception as error:
+        _log.exception("a health probe failed")
+        raise DependencyUnavailable("probe", "the probe itself failed") from error
 
 
 async def probe_database(database: DatabaseProbe, clock: Clock, seconds: float) -> tuple[DatabaseHealth, list[Partial]]:
@@ -119,7 +126,7 @@ def _reason(error: DependencyUnavailable) -> str:
     return getattr(error.details, "reason", "") or error.message
 
 
-def survey(views: Sequence[WorkspaceView], unreadable: int, now: datetime) -> Fleet:
+def survey(views: Sequence[WorkspaceView], unreadable: int) -> Fleet:
     """What the workspaces' caches say by now; asks nobody. `unreadable`: registrations that cannot be served."""
     partial: list[Partial] = []
     answering = [view for view in views if view.cluster.state().reachable]

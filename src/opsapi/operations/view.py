@@ -27,29 +27,30 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True):
 
 class OperationView(msgspec.Struct, frozen=True, kw_only=True):
     """`status`: pending_approval, queued, running, completed, failed, cancelled or rolled_back. `outcome`: changed,
-    nothing_to_do, proposed or partial. `estimated_completion` of an ended operation is what was last promised."""
+    nothing_to_do, proposed or partial. `estimated_completion` of an ended operation is what was last promised.
+    What may be left out is what the specification does not know of; we always send it."""
 
     operation_id: str
     operation: str
     status: str
-    outcome: str | None
-    workspace_id: str
-    application_id: str | None
+    outcome: str | UnsetType | None = UNSET
+    workspace_id: str | UnsetType = UNSET
+    application_id: str | UnsetType | None = UNSET
     started_at: datetime | None
-    finished_at: datetime | None
-    created_at: datetime
+    finished_at: datetime | UnsetType | None = UNSET
+    created_at: datetime | UnsetType = UNSET
     estimated_completion: datetime | None
     steps: list[StepView]
-    requested_by: str
-    requested_by_kind: str
-    on_behalf_of: str | None
-    agent_run: str | None
-    approved_by: str | None
-    reason: str | None
-    parameters: dict[str, Any]
-    plan_hash: str | None
-    result: dict[str, Any] | None
-    error: dict[str, Any] | None
+    requested_by: str | UnsetType = UNSET
+    requested_by_kind: str | UnsetType = UNSET
+    on_behalf_of: str | UnsetType | None = UNSET
+    agent_run: str | UnsetType | None = UNSET
+    approved_by: str | UnsetType | None = UNSET
+    reason: str | UnsetType | None = UNSET
+    parameters: dict[str, Any] | UnsetType = UNSET
+    plan_hash: str | UnsetType | None = UNSET
+    result: dict[str, Any] | UnsetType | None = UNSET
+    error: dict[str, Any] | UnsetType | None = UNSET
 
 
 class OperationSummary(msgspec.Struct, frozen=True, kw_only=True):
