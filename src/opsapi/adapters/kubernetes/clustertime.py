@@ -33,7 +33,7 @@ class ClusterClock:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._samples: deque[_Sample] = deque(maxlen=_WINDOW)
-        self._outliers: list[_Sample] = []
+        self._recent: deque[_Sample] = deque(maxlen=3)
         self._rate = 1.0
         self._anchor: _Sample | None = None
         self._shown = float("-inf")
@@ -52,10 +52,7 @@ class ClusterClock:
         except (ValueError, TypeError, OverflowError):
             return
         sample = _Sample((sent + received) / 2, theirs, (received - sent) / 2)
-        if self._outliers and sample.ours - self._outliers[-1].ours < 1.0:
-            return  # too close to tell a rate
         if self._anchor is None or self._fits(sample):
-            self._outliers.clear()
             self._take(sample)
         else:
             self._doubt(sample)
@@ -79,29 +76,39 @@ class ClusterClock:
 
     def _take(self, sample: _Sample) -> None:
         """Keeps about one sample a second, so that the window spans the half minute that a rate needs."""
-        if self._samples and sample.ours - self._samples[-1].ours < 1.0:
-            return
-        self._samples.append(sample)
-        self._fit()
+        if self._remember(sample):
+            self._samples.append(sample)
+            self._fit()
 
     def _doubt(self, sample: _Sample) -> None:
-        """A sample off the line: the clock was set, or its rate changed. Three in a row that agree on a rate are the
-        new line; until then time is taken to go on from the newest at our own pace."""
-        self._outliers = [*self._outliers[-2:], sample]
+        """A sample off the line: the clock was set, or its rate changed. Where the last three agree on a rate, they are
+        the new line; otherwise time is taken to go on from here at our own pace."""
+        if not self._remember(sample):
+            self._recent[-1] = sample
         self._samples.clear()
-        if len(self._outliers) == 3 and self._steady():
-            self._samples.extend(self._outliers)
-            self._outliers = []
+        if self._steady():
+            self._samples.extend(self._recent)
             self._fit()
         else:
+            self._samples.append(sample)
             self._rate = 1.0
             self._anchor = sample
 
+    def _remember(self, sample: _Sample) -> bool:
+        if self._recent and sample.ours - self._recent[-1].ours < 1.0:
+            return False
+        self._recent.append(sample)
+        return True
+
     def _steady(self) -> bool:
-        first, middle, last = self._outliers
-        before = (middle.theirs - first.theirs) / (middle.ours - first.ours)
-        after = (last.theirs - middle.theirs) / (last.ours - middle.ours)
-        doubt = 2 * _RESOLUTION / min(middle.ours - first.ours, last.ours - middle.ours)
+        if len(self._recent) < 3:
+            return False
+        first, middle, last = self._recent
+        gaps = (middle.ours - first.ours, last.ours - middle.ours)
+        if sum(gaps) < 3.0:
+            return False
+        before, after = (middle.theirs - first.theirs) / gaps[0], (last.theirs - middle.theirs) / gaps[1]
+        doubt = 2 * _RESOLUTION / min(gaps)
         return before > 0 and after > 0 and abs(before - after) <= 0.2 * max(before, after) + doubt
 
     def _fit(self) -> None:
