@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from opsapi import __version__
@@ -12,6 +13,9 @@ from opsapi.cli.config import app as config_app
 from opsapi.cli.demo import demo
 from opsapi.cli.output import out
 from opsapi.cli.serve import serve
+from opsapi.http.openapi import openapi_document
+from opsapi.http.settings import HttpSettings
+from opsapi.wiring import DECLARATIONS
 
 app = typer.Typer(
     name="opsapi",
@@ -34,10 +38,7 @@ def openapi(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; standard output without it.")] = None,
 ) -> None:
     """Print the OpenAPI 3.1 document."""
-    from opsapi.http.openapi import document_bytes
-    from opsapi.wiring import DECLARATIONS
-
-    text = document_bytes(DECLARATIONS)
+    text = msgspec.json.encode(openapi_document(DECLARATIONS, HttpSettings()), order="deterministic")
     if output is None:
         sys.stdout.write(text.decode() + "\n")
     else:

@@ -17,11 +17,13 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from opsapi.cli.context import operator
 from opsapi.cli.output import err, fail, out, progress
 from opsapi.cli.processes import Child, ChildFailed
 from opsapi.kit.caller import AccountKind
 from opsapi.settings.model import Settings
 from opsapi.settings.source import load
+from opsapi.workspaces.access import ACTING, Feature, manifest
 
 WORKSPACES = (
     {"id": "ws-demo", "name": "Demo Shop", "namespaces": ["shop", "platform"]},
@@ -112,7 +114,10 @@ def _run(
     with progress("starting the service and reading the workspaces"):
         service = Child(
             "the service",
-            [sys.executable, "-m", "opsapi", "serve", "--config", str(config), "--ready-file", str(folder / "service.json")],
+            [
+                sys.executable, "-m", "opsapi", "serve", "--config", str(config),
+                "--ready-file", str(folder / "service.json"),
+            ],
             log=folder / "service.log", ready=folder / "service.json", env=environment,
         )  # fmt: skip
         children.append(service)
@@ -134,10 +139,8 @@ def _run(
 def _start_playground(
     folder: Path, children: list[Child], stop: _Stop, *, seed: int, speed: float, env: dict[str, str]
 ) -> dict[str, Any]:
-    from opsapi.workspaces.access import demo_manifest
-
     manifest = folder / "rbac.yaml"
-    manifest.write_text(demo_manifest(WORKSPACES))
+    manifest.write_text(_rights())
     arguments = [
         sys.executable, "-m", "opsapi.playground", "--port", "0", "--world", "demo",
         "--seed", str(seed), "--speed", str(speed),
@@ -149,6 +152,18 @@ def _start_playground(
     child = Child("the playground", arguments, log=folder / "playground.log", ready=folder / "playground.json", env=env)
     children.append(child)
     return child.wait_ready(120, stop)
+
+
+def _rights() -> str:
+    """What `opsapi workspaces rbac` prints, for an account that reads and one that acts."""
+    namespaces = tuple(namespace for workspace in WORKSPACES for namespace in workspace["namespaces"])
+    reading = {Feature.READ, Feature.ADDONS, Feature.METRICS}
+    return "---\n".join(
+        [
+            manifest(reading, namespaces=namespaces, account="opsapi-reader", cluster_wide=True),
+            manifest(ACTING, namespaces=namespaces, account="opsapi-operator"),
+        ]
+    )
 
 
 def _write_config(folder: Path, port: int) -> Path:
@@ -184,7 +199,9 @@ async def _create_accounts(settings: Settings) -> dict[str, dict[str, str]]:
     made = {}
     async with opened_state(settings) as state:
         for name, (kind, grants) in ACCOUNTS.items():
-            account, token = await state.create_account(name=f"demo {name}", kind=kind, grants=grants)
+            account, token = await state.create_account(
+                name=f"demo {name}", kind=kind, grants=grants, by=operator("demo")
+            )
             made[name] = {"id": account, "token": token}
     return made
 

@@ -7,7 +7,8 @@ import typer
 
 from opsapi.cli.context import ConfigOption, JsonOption, with_state
 from opsapi.cli.output import fail, out, show_json, show_table
-from opsapi.operations.model import Operation, State as OperationState
+from opsapi.operations.model import Operation
+from opsapi.operations.model import State as OperationState
 from opsapi.operations.ports import OperationFilter
 from opsapi.wiring import State
 

@@ -1,4 +1,4 @@
-"""How the command line speaks: results on stdout, progress and errors on stderr, an error always with what to do next."""
+"""How the command line speaks: results on stdout, progress and errors on stderr, errors with what to do next."""
 
 import json
 import sys

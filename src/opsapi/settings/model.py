@@ -7,8 +7,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from opsapi.applications.scaling_steps import ScalingSettings
 from opsapi.http.settings import HttpSettings
 from opsapi.kit.secret import Secret
+from opsapi.operations.settings import EngineSettings
 from opsapi.policy.model import PolicySettings
 from opsapi.workspaces.model import Mode, Plan
 
@@ -26,8 +28,6 @@ class DatabaseSettings(Group, frozen=True):
     """`sqlite+aiosqlite:///FILE` (one process) or `postgresql+asyncpg://USER:PASSWORD@HOST/NAME` (any number)."""
     pool_size: Annotated[int, Meta(ge=1, le=200)] = 10
     """Connections held to PostgreSQL."""
-    slow_query_seconds: Seconds = 0.5
-    """A query that takes longer counts as slow in `health`."""
 
 
 class KeySettings(Group, frozen=True):
@@ -35,6 +35,8 @@ class KeySettings(Group, frozen=True):
 
     audit: Secret
     """32 bytes in base64: the key of the audit trail's HMAC chain. Whoever has it can forge the trail."""
+    audit_previous: tuple[Secret, ...] = ()
+    """Earlier audit keys: they still verify what they linked."""
     encryption: tuple[Secret, ...] = ()
     """32 bytes in base64 each: encrypt uploaded kubeconfigs. The first encrypts, all decrypt: put a new one in front to
     rotate. Without one, workspaces can only be registered in this file."""
@@ -100,17 +102,6 @@ class AuditSettings(Group, frozen=True):
     """Entries that may wait to be written; beyond it calls are refused, so that nothing goes unaudited."""
     checkpoint_file: Path | None = None
     """Where the chain's checkpoints are appended, best on another machine's disk; empty writes them to the log."""
-    checkpoint_seconds: Seconds = 60
-    """Between two checkpoints."""
-
-
-class OperationSettings(Group, frozen=True):
-    """The worker that carries operations out."""
-
-    workers: Annotated[int, Meta(ge=0, le=64)] = 4
-    """Operations at once in this process; 0 leaves them to other processes."""
-    lease_seconds: Seconds = 15
-    """After this long without a heartbeat another worker takes an operation over."""
 
 
 class Settings(Group, frozen=True):
@@ -122,8 +113,9 @@ class Settings(Group, frozen=True):
     workspaces: tuple[WorkspaceSettings, ...] = ()
     kubernetes: KubernetesSettings = KubernetesSettings()
     policy: PolicySettings = PolicySettings()
+    scaling: ScalingSettings = ScalingSettings()
     audit: AuditSettings = AuditSettings()
-    operations: OperationSettings = OperationSettings()
+    operations: EngineSettings = EngineSettings()
 
     def __post_init__(self) -> None:
         ids = [workspace.id for workspace in self.workspaces]

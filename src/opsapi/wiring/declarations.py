@@ -1,0 +1,23 @@
+"""Every endpoint of the service, without instances: for OpenAPI and the generated pages of docs/."""
+
+from opsapi.accounts.endpoints import AccountEndpoints
+from opsapi.applications.change_endpoint import ChangeEndpoints
+from opsapi.applications.reads import ApplicationReadEndpoints
+from opsapi.applications.scale_endpoint import ScaleEndpoints
+from opsapi.audit.endpoints import AuditEndpoints
+from opsapi.health.endpoints import HealthEndpoints
+from opsapi.kit.endpoint import declarations
+from opsapi.operations.endpoints import OperationEndpoints
+from opsapi.workspaces.endpoints import WorkspaceEndpoints
+
+ENDPOINT_CLASSES = (
+    HealthEndpoints,
+    WorkspaceEndpoints,
+    ApplicationReadEndpoints,
+    ChangeEndpoints,
+    ScaleEndpoints,
+    OperationEndpoints,
+    AccountEndpoints,
+    AuditEndpoints,
+)
+DECLARATIONS = declarations(*ENDPOINT_CLASSES)

@@ -1,0 +1,248 @@
+"""The running service: clusters, the engine, the audit's writers and the HTTP application on an opened state."""
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from opsapi.accounts.endpoints import AccountEndpoints
+from opsapi.adapters.kubernetes.clusters import KubernetesClusters
+from opsapi.adapters.kubernetes.tuning import Tuning
+from opsapi.adapters.kubernetes.workloads import KubernetesWorkloads
+from opsapi.adapters.limits.memory import MemoryRateLimiter
+from opsapi.adapters.secrets.sealing import AesGcmSealer, key_from
+from opsapi.adapters.sql.engine import Database
+from opsapi.adapters.sql.workspaces import SqlWorkspaceStore
+from opsapi.applications.identity import Applications
+from opsapi.applications.reads import ApplicationReadEndpoints
+from opsapi.applications.scale_endpoint import ScaleEndpoints
+from opsapi.applications.scaling_steps import ScalingSteps
+from opsapi.audit.chainer import Chainer
+from opsapi.audit.checkpoints import FileCheckpoints, LogCheckpoints
+from opsapi.audit.endpoints import AuditEndpoints
+from opsapi.audit.recorder import AuditRecorder
+from opsapi.health.board import HealthBoard
+from opsapi.health.endpoints import HealthEndpoints
+from opsapi.http.app import App, create_app
+from opsapi.http.limits import CallerLimits
+from opsapi.http.ports import HttpPorts
+from opsapi.kit.clock import Clock
+from opsapi.kit.endpoint import declared
+from opsapi.kit.errors import DependencyUnavailable
+from opsapi.kit.permissions import Grants
+from opsapi.operations.endpoints import OperationEndpoints
+from opsapi.operations.execution import Execution
+from opsapi.operations.procedures import Procedure, Procedures
+from opsapi.operations.worker import Worker
+from opsapi.settings.model import Settings, WorkspaceSettings
+from opsapi.settings.source import InvalidConfiguration
+from opsapi.wiring.collectors import ServiceCollector
+from opsapi.wiring.state import State, opened_state
+from opsapi.workspaces.endpoints import WorkspaceEndpoints
+from opsapi.workspaces.model import ClusterAccess, Source, Workspace
+from opsapi.workspaces.registration import Registry
+from opsapi.workspaces.views import Views
+
+PURGE_SECONDS = 3600.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that runs: its application answers until the block that opened it ends."""
+
+    state: State
+    clusters: KubernetesClusters
+    registry: Registry
+    recorder: AuditRecorder
+    worker: Worker
+    app: App
+
+
+def sealer_of(settings: Settings) -> AesGcmSealer | None:
+    """None without an encryption key. Raises InvalidConfiguration."""
+    if not settings.keys.encryption:
+        return None
+    try:
+        return AesGcmSealer([key_from(key.reveal()) for key in settings.keys.encryption])
+    except ValueError as error:
+        raise InvalidConfiguration([f"keys.encryption: {error}"]) from None
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Service]:
+    """Opens the state, starts every background task, and stops all of it in the reverse order.
+
+    Raises InvalidConfiguration, DependencyUnavailable, SchemaIsNewer.
+    """
+    async with AsyncExitStack() as stack:
+        sealer = sealer_of(settings)
+        state = await stack.enter_async_context(opened_state(settings))
+        clusters = KubernetesClusters(tuning_of(settings))
+        stack.push_async_callback(clusters.close_all)
+        views = Views(clusters)
+        store = SqlWorkspaceStore(state.database, sealer, state.clock)
+        registry = Registry(clusters, views, store, state.ledger, state.clock)
+        recorder = AuditRecorder(state.audit, state.clock, capacity=settings.audit.queue)
+        workloads = KubernetesWorkloads(clusters)
+        scaling = ScalingSteps(clusters, workloads, settings.policy, settings.scaling).procedure()
+        worker = _worker(state, scaling)
+        board = HealthBoard(
+            views, state.clock, database=state.database, queue=state.ledger, unreadable=lambda: len(registry.unreadable)
+        )
+        limiter = MemoryRateLimiter()
+        applications = Applications(views)
+        endpoints = [
+            HealthEndpoints(board),
+            WorkspaceEndpoints(registry, views),
+            ApplicationReadEndpoints(applications),
+            ScaleEndpoints(clusters, workloads, state.ledger, scaling, settings.policy, state.clock),
+            OperationEndpoints(state.ledger, state.signals, state.clock, settings.operations),
+            AccountEndpoints(state.accounts, state.administration, state.issuer, CallerLimits(limiter, settings.http)),
+            AuditEndpoints(state.audit),
+        ]
+        ports = HttpPorts(
+            authenticator=state.authenticator,
+            audit=recorder,
+            limiter=limiter,
+            scopes=Scopes(registry, applications),
+            idempotency=state.idempotency,
+            clock=state.clock,
+            readiness=(DatabaseReady(state.database),),
+            collectors=(ServiceCollector(clusters, recorder, worker),),
+        )
+        app = create_app(declared(endpoints), ports, settings.http)
+        _keep_audit(stack, state, recorder, settings)
+        await registry.start([workspace_of(one, state.clock) for one in settings.workspaces])
+        await stack.enter_async_context(board.running())
+        for job in (registry.follow(), state.authenticator.run(), _purge(state)):
+            _background(stack, job)
+        stack.push_async_callback(_quietly, state.authenticator.flush_uses)
+        _work(stack, worker)
+        yield Service(state, clusters, registry, recorder, worker, app)
+
+
+def _worker(state: State, *procedures: Procedure) -> Worker:
+    known = Procedures()
+    for procedure in procedures:
+        known.register(procedure)
+    settings = state.settings.operations
+    execution = Execution(state.ledger, known, state.clock, settings)
+    return Worker(state.ledger, execution, known, state.signals, state.clock, settings)
+
+
+def _keep_audit(stack: AsyncExitStack, state: State, recorder: AuditRecorder, settings: Settings) -> None:
+    """Started first, so stopped last: everything else may still add entries while it ends."""
+    path = settings.audit.checkpoint_file
+    sink = LogCheckpoints() if path is None else FileCheckpoints(path)
+    holder = f"{socket.gethostname()}-{os.getpid()}"
+    chainer = Chainer(state.chain, state.chain_keys, sink, state.clock, holder=holder)
+    stack.push_async_callback(_quietly, chainer.stop)
+    _background(stack, chainer.run())
+    stack.push_async_callback(_quietly, recorder.flush)
+    _background(stack, recorder.run())
+
+
+def _work(stack: AsyncExitStack, worker: Worker) -> None:
+    task = asyncio.create_task(worker.run(), name="operations")
+
+    async def drain() -> None:
+        worker.stop()
+        await task
+
+    stack.push_async_callback(drain)
+
+
+def _background(stack: AsyncExitStack, job: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.create_task(job)
+
+    async def end() -> None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    stack.push_async_callback(end)
+
+
+async def _quietly(last: Callable[[], Awaitable[object]]) -> None:
+    """At the end there is nobody left to tell but the log."""
+    try:
+        await last()
+    except DependencyUnavailable as error:
+        _log.warning("while stopping: %s", error.message)
+
+
+async def _purge(state: State) -> None:
+    while True:
+        await asyncio.sleep(PURGE_SECONDS)
+        try:
+            await state.idempotency.purge()
+        except DependencyUnavailable as error:
+            _log.warning("old idempotency keys wait to be purged: %s", error.message)
+
+
+class Scopes:
+    """What the guard asks of workspaces and applications."""
+
+    def __init__(self, registry: Registry, applications: Applications) -> None:
+        self._registry = registry
+        self._applications = applications
+
+    async def workspace_exists(self, workspace_id: str) -> bool:
+        return self._registry.find(workspace_id) is not None
+
+    async def workspace_of(self, application_id: str, grants: Grants) -> str:
+        return self._applications.workspace_of(application_id, grants)
+
+
+class DatabaseReady:
+    """Readiness: without the database nobody can be let in."""
+
+    name = "database"
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def failure(self) -> str | None:
+        try:
+            await self._database.probe()
+        except DependencyUnavailable as error:
+            return error.message
+        return None
+
+
+def tuning_of(settings: Settings) -> Tuning:
+    given = settings.kubernetes
+    return Tuning(
+        request_timeout=given.request_timeout_seconds,
+        stale_after=given.stale_after_seconds,
+        usage_interval=given.usage_interval_seconds,
+        upload_allow=given.upload_allow,
+    )
+
+
+def workspace_of(given: WorkspaceSettings, clock: Clock) -> Workspace:
+    read = ClusterAccess(path=_text(given.kubeconfig), in_cluster=given.in_cluster, context=given.context)
+    act = None
+    if given.act is not None:
+        act = ClusterAccess(path=_text(given.act.kubeconfig), context=given.act.context)
+    return Workspace(
+        id=given.id,
+        name=given.name or given.id,
+        organization=given.organization,
+        plan=given.plan,
+        mode=given.mode,
+        namespaces=given.namespaces,
+        read=read,
+        act=act,
+        source=Source.CONFIG,
+        created_at=given.created_at or clock.now().replace(microsecond=0),
+    )
+
+
+def _text(path: Path | None) -> str:
+    return "" if path is None else str(path)
