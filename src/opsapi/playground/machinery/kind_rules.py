@@ -271,7 +271,10 @@ def _claim(_: "ObjectRegistry", obj: Obj) -> list[Cause]:
 
 
 def _claim_update(obj: Obj, old: Obj) -> list[Cause]:
-    ignored = ("resources", "volumeName", "volumeAttributesClassName")
+    ignored: tuple[str, ...] = ("resources", "volumeName", "volumeAttributesClassName")
+    if "storageClassName" not in old["spec"]:
+        # The volume controller gives claims without a class the default one that came later.
+        ignored = (*ignored, "storageClassName")
     new = {key: value for key, value in obj["spec"].items() if key not in ignored}
     before = {key: value for key, value in old["spec"].items() if key not in ignored}
     if new != before:

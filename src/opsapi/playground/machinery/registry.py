@@ -169,7 +169,7 @@ class ObjectRegistry:
         self, kind: Kind, old: Obj, made: Obj, user: User, options: WriteOptions, subresource: str
     ) -> Obj:
         namespace, name = old["metadata"].get("namespace", ""), old["metadata"]["name"]
-        if subresource != "status" and strategy.bumps_generation(kind, made, old):
+        if subresource not in ("status", "binding") and strategy.bumps_generation(kind, made, old):
             made["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
         if options.operation == "Update" and objects.same_but_for_version(made, old):
             return old
