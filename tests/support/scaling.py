@@ -1,0 +1,125 @@
+"""The whole of scaling on fakes: a cluster, its writes, the ledger on SQLite, one worker's execution."""
+
+import shutil
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from opsapi.adapters.sql.engine import Database
+from opsapi.adapters.sql.ledger import SqlLedger
+from opsapi.applications.scale_endpoint import ScaleEndpoints
+from opsapi.applications.scaling_model import ScaleAnswer, ScaleBody, ScaleParams
+from opsapi.applications.scaling_steps import ScalingSettings, ScalingSteps
+from opsapi.kit.caller import Call
+from opsapi.kit.endpoint import Reply
+from opsapi.operations.execution import Execution
+from opsapi.operations.model import Operation
+from opsapi.operations.ports import OperationFilter
+from opsapi.operations.procedures import Procedures
+from opsapi.operations.settings import EngineSettings
+from opsapi.operations.signals import Signals
+from opsapi.policy.model import PolicySettings
+from opsapi.workspaces.model import Mode
+from opsapi.workspaces.objects import DEPLOYMENT, NODE, Condition, Node, NodeStatus, ObjectMeta
+from support.acting import SetClock, make_call
+from support.inventory import FakeCluster, FakeClusters, FakeInventory, make_workspace
+from support.workloads import FakeWorkloads, make_deployment
+
+__all__ = ["Stage", "make_node", "stage"]
+
+
+def make_node(name: str = "node-1", cpu: str = "4", memory: str = "16Gi", **changes: object) -> Node:
+    held: dict[str, object] = {
+        "metadata": ObjectMeta(name=name, uid=f"uid-{name}"),
+        "status": NodeStatus(
+            allocatable={"cpu": cpu, "memory": memory, "pods": "110"},
+            conditions=(Condition(type="Ready", status="True"),),
+        ),
+    }
+    return Node(**(held | changes))  # type: ignore[arg-type]
+
+
+@dataclass
+class Stage:
+    """`scale` asks, `work` carries out what is claimable until nothing is."""
+
+    database: Database
+    mode: Mode = Mode.ACT
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    clock: SetClock = field(default_factory=SetClock)
+
+    def __post_init__(self) -> None:
+        self.inventory = FakeInventory()
+        self.cluster = FakeCluster(make_workspace(mode=self.mode), self.inventory)
+        self.clusters = FakeClusters(self.cluster)
+        self.workloads = FakeWorkloads(self.inventory)
+        self.workloads.put(make_deployment())
+        self.inventory.put(NODE, make_node())
+        self.signals = Signals()
+        self.ledger = SqlLedger(self.database, self.clock, self.signals)
+        self.arrange()
+
+    def arrange(self, **changes: object) -> None:
+        """Joins the parts again, after the policy or the workspace was changed (`mode=…`, `plan=…`)."""
+        if changes:
+            self.cluster = FakeCluster(make_workspace("ws-123", **changes), self.inventory)
+            self.clusters = FakeClusters(self.cluster)
+        settings = ScalingSettings(verify_seconds=60, hold_seconds=5, poll_seconds=1)
+        self.steps = ScalingSteps(self.clusters, self.workloads, self.policy, settings)
+        self.procedures = Procedures()
+        self.procedures.register(self.steps.procedure())
+        procedure = self.steps.procedure()
+        self.endpoints = ScaleEndpoints(self.clusters, self.workloads, self.ledger, procedure, self.policy, self.clock)
+        self.execution = Execution(
+            self.ledger,
+            self.procedures,
+            self.clock,
+            EngineSettings(step_attempts=4, backoff_seconds=1),
+            self.clock.sleep,
+        )
+
+    async def scale(
+        self, replicas: int, *, call: Call | None = None, name: str = "web", project: str | None = None, **more: object
+    ) -> Reply[ScaleAnswer]:
+        params = ScaleParams(workspace_id="ws-123", deployment_name=name, project=project)
+        body = ScaleBody(replicas=replicas, **more)  # type: ignore[arg-type]
+        return await self.endpoints.scale_deployment(call or make_call(), params, body)
+
+    async def work(self, *, lease: timedelta = timedelta(minutes=1)) -> None:
+        """Postponed operations are taken up when their time has come: the clock is moved there."""
+        for _ in range(200):
+            claim = await self.ledger.claim("worker", lease, self.procedures.runnable())
+            if claim is not None:
+                await self.execution.run(claim)
+            elif (await self.ledger.depth()).running + (await self.ledger.depth()).queued:
+                self.clock.advance(1)
+            else:
+                return
+        raise AssertionError("operations are stuck")
+
+    async def only(self) -> Operation:
+        """The one operation that there is."""
+        (found,) = await self.ledger.find(OperationFilter(workspaces=None))
+        return found
+
+    async def untouched(self) -> bool:
+        """Nothing was begun and nothing written."""
+        begun = await self.ledger.find(OperationFilter(workspaces=None))
+        return not begun and not self.workloads.writes and not self.workloads.autoscaler_writes
+
+    def sync(self) -> None:
+        """The inventory catches up with the cluster."""
+        for held in self.workloads.deployments.values():
+            self.inventory.put(DEPLOYMENT, held)
+
+
+@pytest.fixture
+async def stage(sqlite_template: Path, tmp_path: Path) -> AsyncIterator[Stage]:
+    path = tmp_path / "opsapi.db"
+    shutil.copy(sqlite_template, path)
+    database = Database(f"sqlite:///{path}")
+    yield Stage(database)
+    await database.close()
