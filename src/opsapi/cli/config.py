@@ -77,7 +77,7 @@ async def _database(settings: Settings) -> Finding:
     except (ValueError, InvalidConfiguration) as error:
         return Finding(False, "database", str(error))
     where = url.render_as_string(hide_password=True)
-    if database.is_sqlite and not Path(url.database or "").exists():
+    if database.is_sqlite and not await asyncio.to_thread(Path(url.database or "").exists):
         await database.close()
         return Finding(True, "database", f"{where} does not exist yet; `opsapi serve` will create it")
     try:

@@ -104,10 +104,12 @@ def manifest(
     namespaces: Sequence[str] = (),
     account: str = SERVICE_ACCOUNT,
     account_namespace: str = "opsapi",
+    cluster_wide: bool = False,
 ) -> str:
     """YAML to `kubectl apply`: a ServiceAccount and what it may do, by one Role per namespace or one ClusterRole.
 
-    Limited to `namespaces` it holds Roles alone. Never a right on Secrets.
+    Limited to `namespaces` it holds Roles alone, and with `cluster_wide` a ClusterRole for what has no namespace (the
+    nodes of a dedicated cluster). Never a right on Secrets.
     """
     rules = _written(merged(rules_for(features, limited=bool(namespaces))))
     subject = {"kind": "ServiceAccount", "name": account, "namespace": account_namespace}
@@ -121,6 +123,11 @@ def manifest(
     if namespaces:
         for namespace in namespaces:
             documents += _role_and_binding("Role", account, rules, subject, namespace)
+        wide = [
+            rule for rule in rules_for(features, limited=False) if not rule.namespaced and rule.resource != "namespaces"
+        ]
+        if cluster_wide and wide:
+            documents += _role_and_binding("ClusterRole", account, _written(merged(wide)), subject, "")
     else:
         documents += _role_and_binding("ClusterRole", account, rules, subject, "")
     return "---\n".join(msgspec.yaml.encode(document).decode() for document in documents)

@@ -79,6 +79,10 @@ class LiveCluster:
             workspace_id=self._workspace.id,
         )
 
+    async def ask(self) -> ClusterState:
+        """Asks the API server now, whether or not the workspace is followed."""
+        return await self._probe.ask()
+
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=f"workspace {self._workspace.id}")
 
@@ -135,10 +139,13 @@ class KubernetesClusters:
         self._live: dict[str, LiveCluster] = {}
 
     async def open(self, workspace: Workspace) -> LiveCluster:
-        live = self._live.get(workspace.id)
-        if live is None:
-            live = self._live[workspace.id] = LiveCluster(workspace, self._tuning, self._timing, self._guard)
-            live.start()
+        if workspace.id not in self._live:
+            self.connect(workspace).start()
+        return self._live[workspace.id]
+
+    def connect(self, workspace: Workspace) -> LiveCluster:
+        """A cluster that can be asked and written to but is not followed."""
+        live = self._live[workspace.id] = LiveCluster(workspace, self._tuning, self._timing, self._guard)
         return live
 
     async def close(self, workspace_id: str) -> None:
