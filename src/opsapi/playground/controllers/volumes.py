@@ -131,6 +131,13 @@ class VolumeController(ObjectController):
         meta, spec = claim["metadata"], claim["spec"]
         key = f"{meta['namespace']}/{meta['name']}"
         name = spec.get("storageClassName")
+        if name is None:
+            # As the real controller does for claims that are older than the default class.
+            name = self._default_class()
+            if name:
+                changed = {**claim, "spec": {**spec, "storageClassName": name}}
+                self.registry.update(self.resource, meta["namespace"], meta["name"], changed)
+                return
         if not name:
             text = "no persistent volumes available for this claim and no storage class is set"
             self.normal(claim, "FailedBinding", text)
@@ -169,6 +176,13 @@ class VolumeController(ObjectController):
             return
         del self._begun[meta["uid"]]
         self._make_volume(claim, found, selected)
+
+    def _default_class(self) -> str | None:
+        for found in self.registry.iterate(_CLASSES):
+            annotations = found["metadata"].get("annotations") or {}
+            if annotations.get("storageclass.kubernetes.io/is-default-class") == "true":
+                return str(found["metadata"]["name"])
+        return None
 
     def _make_volume(self, claim: Obj, storage_class: Obj, node: str | None) -> None:
         meta, spec = claim["metadata"], claim["spec"]

@@ -26,6 +26,8 @@ _SYNC = 1.0
 """Seconds until the kubelet notices that a container has ended."""
 _RESYNC = 12.0
 """Seconds between tries of what failed for want of configuration; the kubelet's own is 10 to 15."""
+_NOTICE = 3.0
+"""Seconds for which a failed pull shows as ErrImagePull before its back-off does."""
 _FIRST_BACKOFF = 10.0
 _MAX_BACKOFF = 300.0
 _BACKOFF_RESET = 600.0
@@ -153,7 +155,9 @@ def _begin(run: PodRun, container: Container, host: Host, now: float) -> None:
         return
     host.emit(run.pod, "Normal", "Pulling", f'Pulling image "{image}"', container.name, container.init)
     seconds = 0.35 if present else pull_image(image).seconds
-    container.phase, container.due, container.reason, container.message = Phase.PULLING, now + seconds, "", ""
+    container.phase, container.due = Phase.PULLING, now + seconds
+    if not container.pull_error:
+        container.reason = container.message = ""
 
 
 def _pulled(run: PodRun, container: Container, host: Host, now: float) -> None:
@@ -171,10 +175,10 @@ def _pulled(run: PodRun, container: Container, host: Host, now: float) -> None:
         container.pull_backoff = min(container.pull_backoff * 2 or _FIRST_BACKOFF, _MAX_BACKOFF)
         container.pull_error = error
         container.reason, container.message = "ErrImagePull", error
-        container.phase, container.due = Phase.PULL_FAILED, now + min(_RESYNC, container.pull_backoff - 1)
+        container.phase, container.due = Phase.PULL_FAILED, now + _NOTICE
         return
     host.keep_image(run.pod["spec"]["nodeName"], image)
-    container.pull_backoff = 0.0
+    container.pull_backoff, container.pull_error = 0.0, ""
     took = f"{outcome.seconds:.3f}s"
     text = (
         f'Successfully pulled image "{image}" in {took} ({took} including waiting). Image size: {outcome.size} bytes.'
@@ -191,7 +195,7 @@ def _pull_failed(run: PodRun, container: Container, host: Host, now: float) -> N
     image = container.spec["image"]
     container.phase, container.reason = Phase.PULL_BACKOFF, "ImagePullBackOff"
     container.message = f'Back-off pulling image "{image}": ErrImagePull: {container.pull_error}'
-    container.due = now + max(1.0, container.pull_backoff - _RESYNC)
+    container.due = now + container.pull_backoff - _NOTICE
     container.announced = now
 
 

@@ -107,7 +107,8 @@ class Scheduler(Controller):
         self._retry_waiting()
 
     def _claim_changed(self, change: Change) -> None:
-        if change.old is not None and change.old.get("status") == change.new.get("status"):
+        old, new = change.old, change.new
+        if old is not None and (old.get("status"), old["spec"]) == (new.get("status"), new["spec"]):
             return
         self._retry_waiting()
 

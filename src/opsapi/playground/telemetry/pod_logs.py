@@ -1,30 +1,17 @@
 """The runs of a pod's containers, and their logs read, tailed and followed."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
+from opsapi.playground.api.providers import LogOptions
 from opsapi.playground.clock import SimClock
 from opsapi.playground.controllers.pods import parse_time
 from opsapi.playground.kubelet.kubelet import Kubelets
 from opsapi.playground.kubelet.state import Container, Phase
-from opsapi.playground.registry import Obj
+from opsapi.playground.registry import ApiError, Obj
 from opsapi.playground.telemetry.logs import Line, LogWriter, Run, formatted
 from opsapi.playground.telemetry.observation import Observation
 
 _FOLLOW_STEP = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What of a log to read: PodLogOptions in the clock's terms."""
-
-    previous: bool = False
-    follow: bool = False
-    timestamps: bool = False
-    since: float = float("-inf")
-    """A reading of the clock."""
-    tail: int | None = None
-    limit_bytes: int | None = None
 
 
 class PodLogs:
@@ -35,7 +22,7 @@ class PodLogs:
         self._writer = LogWriter(clock, observation)
 
     def run_of(self, pod: Obj, name: str, previous: bool = False) -> Run | None:
-        """The container's present run (or its latest, where it does not run), or the one before; None: there is none."""
+        """The present run of a container (the latest, where it does not run) or the one before; None: there is none."""
         known = self._kubelets.runs.get(pod["metadata"]["uid"])
         container = next((item for item in known.every() if item.name == name), None) if known is not None else None
         if container is not None:
@@ -75,38 +62,46 @@ class PodLogs:
         finished = self._clock.at(parse_time(ended["finishedAt"]))
         return Run(self._observation.instance(pod, spec, status, started), count - previous, started, finished)
 
-    def lines(self, run: Run, reading: Reading) -> list[Line]:
+    def lines(self, run: Run, options: LogOptions) -> list[Line]:
         """What is there by now."""
         until = self._clock.monotonic()
-        since = max(reading.since, run.started)
+        since = run.started
+        if options.since_seconds is not None:
+            since = max(since, until - options.since_seconds)
+        if options.since_time is not None:
+            since = max(since, self._clock.at(options.since_time))
         if run.ended is not None:
-            until = max(since, min(until, run.ended)) + 0.001
-        if reading.tail is not None:
-            return self._writer.tail(run, reading.tail, since, until)
+            # The last words are written at the very end.
+            until = run.ended + 0.001
+        if options.tail_lines is not None:
+            return self._writer.tail(run, options.tail_lines, since, until)
         return list(self._writer.lines(run, since, until))
 
-    async def read(self, pod: Obj, name: str, reading: Reading) -> AsyncIterator[bytes]:
-        """Lines as bytes; with `follow`, until the container's run ends. Empty where it has not started."""
-        run = self.run_of(pod, name, reading.previous)
+    async def __call__(self, pod: Obj, name: str, options: LogOptions) -> AsyncIterator[bytes]:
+        """The log as bytes, a line each; with `follow`, until the run ends. Raises ApiError where there is none."""
+        run = self.run_of(pod, name, options.previous)
         if run is None:
-            return
-        left = reading.limit_bytes
+            raise _nothing_to_read(pod, name, options.previous)
+        left = options.limit_bytes
         position = self._clock.monotonic()
-        for chunk in formatted(self.lines(run, reading), self._clock, reading.timestamps):
+        async for chunk in self._all(pod, name, run, position, options):
             part = chunk if left is None else chunk[:left]
             yield part
             if left is not None:
                 left -= len(part)
                 if left <= 0:
                     return
-        while reading.follow and run.ended is None:
+
+    async def _all(self, pod: Obj, name: str, run: Run, position: float, options: LogOptions) -> AsyncIterator[bytes]:
+        for chunk in formatted(self.lines(run, options), self._clock, options.timestamps):
+            yield chunk
+        while options.follow and run.ended is None:
             await self._clock.until(position + _FOLLOW_STEP)
             now = self._clock.monotonic()
-            latest = self._latest(pod, name, run)
-            for chunk in formatted(list(self._writer.lines(latest, position, now)), self._clock, reading.timestamps):
+            run = self._latest(pod, name, run)
+            until = now if run.ended is None else run.ended + 0.001
+            for chunk in formatted(self._writer.lines(run, position, until), self._clock, options.timestamps):
                 yield chunk
-            if latest.ended is not None:
-                return
             position = now
 
     def _latest(self, pod: Obj, name: str, run: Run) -> Run:
@@ -116,3 +111,26 @@ class PodLogs:
             if found is not None and found.started == run.started:
                 return found
         return Run(run.instance, run.number, run.started, self._clock.monotonic(), run.last_words)
+
+
+def _nothing_to_read(pod: Obj, name: str, previous: bool) -> ApiError:
+    """400, as the kubelet words it."""
+    meta = pod["metadata"]
+    if previous:
+        message = f'previous terminated container "{name}" in pod "{meta["name"]}" not found'
+    else:
+        statuses = pod.get("status", {}).get("containerStatuses") or []
+        waiting = next((item["state"].get("waiting") for item in statuses if item["name"] == name), None) or {}
+        reason = waiting.get("reason", "ContainerCreating")
+        trouble = "trying and failing to pull image" if "Image" in reason else reason
+        message = f'container "{name}" in pod "{meta["name"]}" is waiting to start: {trouble}'
+    status = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": message,
+        "reason": "BadRequest",
+        "code": 400,
+    }
+    return ApiError(status)
