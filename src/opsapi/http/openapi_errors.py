@@ -91,7 +91,19 @@ def failures_of(declared: Endpoint) -> list[type[OpsError]]:
         found += [MalformedJson, RequestTimeout, PayloadTooLarge, UnsupportedMediaType]
     if declared.idempotency in (Idempotency.KEYED, Idempotency.NATURAL):
         found += [IdempotencyInProgress, IdempotencyKeyReused]
-    return list(dict.fromkeys([*found, *declared.errors]))
+    return list(dict.fromkeys(_documented(error) for error in [*found, *declared.errors]))
+
+
+def _documented(error: type[OpsError]) -> type[OpsError]:
+    """A domain's own class for a general failure (`WorkspaceNotFound`) is documented as the general one."""
+    same = [
+        base
+        for base in error.__mro__
+        if issubclass(base, OpsError)
+        and getattr(base, "code", "") == error.code
+        and base.details_type is error.details_type
+    ]
+    return same[-1]
 
 
 def takes_body(declared: Endpoint) -> bool:
