@@ -172,7 +172,9 @@ class VolumeController(ObjectController):
             self.normal(claim, "ExternalProvisioning", text)
             self.queue.add_after(key, _PROVISION_SECONDS)
             return
-        if self.clock.monotonic() - begun < _PROVISION_SECONDS:
+        left = begun + _PROVISION_SECONDS - self.clock.monotonic()
+        if left > 0.001:
+            self.queue.add_after(key, left)
             return
         del self._begun[meta["uid"]]
         self._make_volume(claim, found, selected)

@@ -34,6 +34,8 @@ def admit_namespace(registry: "ObjectRegistry", kind: Kind, namespace: str, name
 
 def mutate_create(registry: "ObjectRegistry", kind: Kind, obj: Obj) -> None:
     """LimitRanges fill in what a pod's containers leave out and refuse what is out of bounds (403)."""
+    if kind.resource == "persistentvolumeclaims":
+        _with_default_class(registry, obj)
     if kind.resource != "pods":
         return
     namespace = obj["metadata"].get("namespace", "")
@@ -48,6 +50,17 @@ def mutate_create(registry: "ObjectRegistry", kind: Kind, obj: Obj) -> None:
         raise forbidden(kind, obj["metadata"].get("name", ""), told)
     if obj.get("status"):
         obj["status"] = {**obj["status"], "qosClass": pod_defaults.qos_class(obj["spec"])}
+
+
+def _with_default_class(registry: "ObjectRegistry", claim: Obj) -> None:
+    """The DefaultStorageClass plugin."""
+    if "storageClassName" in claim["spec"]:
+        return
+    for found in registry.iterate("storageclasses.storage.k8s.io"):
+        annotations = found["metadata"].get("annotations") or {}
+        if annotations.get("storageclass.kubernetes.io/is-default-class") == "true":
+            claim["spec"] = {**claim["spec"], "storageClassName": found["metadata"]["name"]}
+            return
 
 
 def _with_defaults(spec: Obj, item: Obj) -> Obj:
