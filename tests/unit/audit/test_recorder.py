@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from opsapi.audit import recorder as recorder_module
+from opsapi.audit.model import AuditEntry
 from opsapi.audit.ports import EntryRejected
 from opsapi.audit.recorder import BATCH, AuditRecorder
 from opsapi.kit.errors import DependencyUnavailable
@@ -111,10 +112,10 @@ async def test_an_entry_that_the_database_refuses_does_not_hold_up_the_others(
 
     original = store.insert
 
-    async def picky(entries: list[object]) -> None:
+    async def picky(entries: Sequence[AuditEntry]) -> None:
         if bad in entries:
             raise EntryRejected
-        await original(entries)  # type: ignore[arg-type]
+        await original(entries)
 
     store.insert = picky  # type: ignore[method-assign]
     for entry in [*good[:2], bad, *good[2:]]:
@@ -140,8 +141,8 @@ async def test_a_write_cancelled_midway_is_repeated_without_doubling(store: Fake
     inside = asyncio.Event()
     original = store.insert
 
-    async def hang(entries: object) -> None:
-        await original(entries)  # type: ignore[arg-type]
+    async def hang(entries: Sequence[AuditEntry]) -> None:
+        await original(entries)
         inside.set()
         await asyncio.Event().wait()
 

@@ -1,6 +1,6 @@
 """Leases: one holder at a time, by wall time, with a token that fences late writers off."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -9,6 +9,9 @@ from opsapi.adapters.sql.engine import Database
 from opsapi.adapters.sql.tables import leases
 from opsapi.audit.ports import Lease, LeaseLost
 from opsapi.kit.clock import Clock
+
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+"""A released lease's end: in the past by every replica's clock."""
 
 
 class Leases:
@@ -58,7 +61,7 @@ class Leases:
             await connection.execute(
                 sa.update(leases)
                 .where(leases.c.name == lease.name, leases.c.holder == lease.holder, leases.c.token == lease.token)
-                .values(expires_at=self._clock.now())
+                .values(expires_at=_NEVER)
             )
 
 
