@@ -11,6 +11,7 @@ A domain declares with the decorator on the methods of its endpoints class:
 and wiring passes instances to `declared`, which binds the methods.
 """
 
+import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -177,7 +178,8 @@ def endpoint(
     answer: Any,
     **optional: Any,
 ) -> Callable[[T], T]:
-    """Declares the decorated method as an endpoint; its name is the operationId, its docstring the description."""
+    """Declares the decorated method as an endpoint; its name is the operationId, its docstring the description, and
+    `params` and `body` are the types that its signature names."""
 
     def mark(function: T) -> T:
         declaration = Endpoint(
@@ -191,7 +193,7 @@ def endpoint(
             summary=summary,
             tag=tag,
             answer=answer,
-            **({"description": _text(function.__doc__)} | optional),
+            **(_said(function) | optional),
         )
         setattr(function, _ATTRIBUTE, declaration)
         return function
@@ -199,8 +201,14 @@ def endpoint(
     return mark
 
 
-def _text(docstring: str | None) -> str:
-    return " ".join((docstring or "").split())
+def _said(function: Any) -> dict[str, Any]:
+    said: dict[str, Any] = {"description": " ".join((function.__doc__ or "").split())}
+    for annotation in inspect.get_annotations(function).values():
+        if isinstance(annotation, type) and issubclass(annotation, Params):
+            said["params"] = annotation
+        elif isinstance(annotation, type) and issubclass(annotation, Body):
+            said["body"] = annotation
+    return said
 
 
 def declarations(*classes: type) -> list[Endpoint]:
