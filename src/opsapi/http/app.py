@@ -2,29 +2,30 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
 
 from opsapi.accounts.addresses import AddressSet, client_address, parse_address
-from opsapi.audit.model import AuditEntry, request_entry
 from opsapi.http.bodies import ClientDisconnected
 from opsapi.http.envelope import encode_error
 from opsapi.http.errors import HeadersTooLarge, MethodNotAllowed, PayloadTooLarge, RequestTimeout
 from opsapi.http.exchange import Answer, Exchange, Header, Receive, Scope, Send, open_exchange
 from opsapi.http.guard import Guard
 from opsapi.http.logs import RequestLog
-from opsapi.http.metrics import RequestMetrics, registry_of
+from opsapi.http.metrics import exposition, registry_of
 from opsapi.http.openapi import openapi_document
 from opsapi.http.ports import HttpPorts
 from opsapi.http.public import PublicPages
+from opsapi.http.records import Records
 from opsapi.http.replays import Replays
 from opsapi.http.routing import Route, Router
 from opsapi.http.serving import Serving
 from opsapi.http.settings import HttpSettings
 from opsapi.http.tracing import Tracing
-from opsapi.kit.endpoint import Bound, Idempotency
+from opsapi.kit.endpoint import Bound
 from opsapi.kit.errors import DependencyUnavailable, InternalError, OpsError
 
 _log = logging.getLogger("opsapi.http")
@@ -36,6 +37,8 @@ _SECURITY: tuple[Header, ...] = (
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 )
+_HSTS: Header = (b"strict-transport-security", b"max-age=31536000")
+_UNSAFE = re.compile(rb"[\x00-\x1f\x7f]")
 _DISCARDABLE = 64 * 1024
 """An unread body up to this size is dropped, so that the connection can be kept."""
 
@@ -50,32 +53,28 @@ class App:
         self._ports = ports
         self._clock = ports.clock
         self._settings = settings
-        self.metrics = RequestMetrics()
+        self.records = Records(ports.audit, RequestLog(settings.request_log))
         declarations = [each.declaration for each in bound]
         self.openapi = msgspec.json.encode(openapi_document(declarations, settings), order="deterministic")
-        self._public = PublicPages(settings, ports.readiness, registry_of(self.metrics, ports.collectors), self.openapi)
+        self._registry = registry_of(self.records.metrics, ports.collectors)
+        self._public = PublicPages(settings, ports.readiness, self._metrics, self.openapi)
         self._serving = Serving(
             Router(Route.compile(each, settings) for each in bound),
             Guard(ports.authenticator, ports.limiter, ports.scopes, settings),
             None if ports.idempotency is None else Replays(ports.idempotency, settings.idempotency_wait_seconds),
+            ports.audit,
             settings,
         )
-        self._log = RequestLog(settings.request_log)
         self._tracing = None if settings.tracing is None else Tracing(settings.tracing)
         self._proxies = AddressSet(settings.trusted_proxies)
         secure = settings.tls is not None or settings.tls_terminated_by_proxy
-        self._base = [*_SECURITY, (b"strict-transport-security", b"max-age=31536000")] if secure else [*_SECURITY]
+        self._security = [*_SECURITY, _HSTS] if secure else [*_SECURITY]
+        self._base = _lines(self._security)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        else:
-            await receive()
-            await send({"type": "websocket.close", "code": 1008})
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._other(scope["type"], receive, send)
+            return
         clock = self._clock
         exchange = open_exchange(scope, clock.now(), clock.monotonic())
         forwarded = exchange.headers.get(b"x-forwarded-for")
@@ -85,18 +84,18 @@ class App:
             else client_address(exchange.peer, [forwarded.decode("latin-1")], self._proxies)
         )
         scope["opsapi.task"] = asyncio.current_task()
-        metrics = self.metrics
+        metrics = self.records.metrics
         metrics.in_flight += 1
         span = None if self._tracing is None else self._tracing.start(exchange)
         try:
             answer = await self._answer(exchange, scope, receive)
             if not exchange.disconnected:
-                await self._send(send, exchange, answer)
+                await self._send(scope, send, exchange, answer)
         finally:
             metrics.in_flight -= 1
             scope["opsapi.task"] = None
         seconds = clock.monotonic() - exchange.started
-        self._record(exchange, answer, seconds)
+        self.records.add(exchange, answer, seconds)
         if span is not None and self._tracing is not None:
             self._tracing.end(span, exchange, answer)
 
@@ -123,32 +122,43 @@ class App:
             )
             return _failure(InternalError(), exchange)
 
-    async def _send(self, send: Send, exchange: Exchange, answer: Answer) -> None:
-        headers = answer.headers
-        own = {name for name, _ in headers} if headers else ()
-        listed = [header for header in self._base if header[0] not in own] if own else self._base.copy()
-        listed += headers
-        listed.append((b"x-request-id", exchange.request_id.encode()))
-        if answer.status not in (204, 304):
-            listed.append((b"content-type", answer.content_type))
-            listed.append((b"content-length", b"%d" % len(answer.body)))
-        window = exchange.window
-        if window is not None:
-            listed.append((b"x-ratelimit-limit", b"%d" % window.limit))
-            listed.append((b"x-ratelimit-remaining", b"%d" % window.remaining))
-            listed.append((b"x-ratelimit-reset", b"%d" % window.reset))
-        if not exchange.body_read and exchange.has_body and _leaves_too_much(exchange, answer):
-            listed.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": answer.status, "headers": listed})
-        await send({"type": "http.response.body", "body": answer.body})
+    async def _send(self, scope: Scope, send: Send, exchange: Exchange, answer: Answer) -> None:
+        """Through the server's short cut where there is one, else by ASGI's messages; the bytes are the same."""
+        body = answer.body
+        head = self._head(exchange, answer)
+        close = not exchange.body_read and exchange.has_body and _leaves_too_much(exchange, answer)
+        respond = scope.get("opsapi.respond")
+        if respond is not None and respond(answer.status, head, b"" if exchange.method == "HEAD" else body, close):
+            return
+        headers = [tuple(line.split(b": ", 1)) for line in head.split(b"\r\n")[:-1]]
+        if close:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
-    def _record(self, exchange: Exchange, answer: Answer, seconds: float) -> None:
-        endpoint = exchange.endpoint
-        self.metrics.observe(endpoint, exchange.method, answer.status, answer.code, seconds)
-        if exchange.public_name is None:
-            if _is_audited(exchange, answer):
-                self._ports.audit.record(_entry(exchange, answer, seconds))
-            self._log.write(exchange, answer, seconds)
+    def _head(self, exchange: Exchange, answer: Answer) -> bytes:
+        """The header lines, each with its end."""
+        window = exchange.window
+        lines = f"x-request-id: {exchange.request_id}\r\n"
+        if window is not None:
+            lines += (
+                f"x-ratelimit-limit: {window.limit}\r\nx-ratelimit-remaining: {window.remaining}\r\n"
+                f"x-ratelimit-reset: {window.reset}\r\n"
+            )
+        if answer.status not in (204, 304):
+            lines += f"content-type: {answer.content_type}\r\ncontent-length: {len(answer.body)}\r\n"
+        if not answer.headers:
+            return self._base + lines.encode()
+        own = {name for name, _ in answer.headers}
+        listed = [header for header in self._security if header[0] not in own] + answer.headers
+        return _lines(listed) + lines.encode()
+
+    async def _other(self, kind: str, receive: Receive, send: Send) -> None:
+        if kind == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Runs the service's own lifespan around the server's."""
@@ -158,11 +168,13 @@ class App:
             if self._ports.lifespan is None:
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
+                self.records.flush()
             else:
                 async with self._ports.lifespan():
                     started = True
                     await send({"type": "lifespan.startup.complete"})
                     await receive()
+                    self.records.flush()
         except Exception as error:
             _log.exception("the service could not %s", "stop cleanly" if started else "start")
             kind = "shutdown" if started else "startup"
@@ -172,6 +184,10 @@ class App:
             if self._tracing is not None:
                 self._tracing.shutdown()
         await send({"type": "lifespan.shutdown.complete"})
+
+    def _metrics(self) -> bytes:
+        self.records.flush()
+        return exposition(self._registry)
 
     def drain(self) -> None:
         self._public.drain()
@@ -188,31 +204,12 @@ def _failure(error: OpsError, exchange: Exchange) -> Answer:
     return Answer(error.status, encode_error(error, exchange.request_id), headers, error.code)
 
 
-def _is_audited(exchange: Exchange, answer: Answer) -> bool:
-    if exchange.audit.committed:
-        return False
-    route = exchange.route
-    quiet = (
-        route is not None and not route.declaration.audit_reads and route.declaration.idempotency is Idempotency.SAFE
-    )
-    return not quiet or answer.status >= 400
-
-
-def _entry(exchange: Exchange, answer: Answer, seconds: float) -> AuditEntry:
-    return request_entry(
-        at=exchange.received_at,
-        method=exchange.method,
-        path=exchange.path,
-        request_id=exchange.request_id,
-        status=answer.status,
-        caller=exchange.caller,
-        claimed_account_id=exchange.claimed_account,
-        address=exchange.address,
-        endpoint=exchange.endpoint if exchange.route is not None else None,
-        trail=exchange.audit,
-        error_code=answer.code,
-        seconds=seconds,
-    )
+def _lines(headers: list[Header]) -> bytes:
+    """Raises ValueError where a value could begin another header."""
+    for name, value in headers:
+        if _UNSAFE.search(name) or _UNSAFE.search(value):
+            raise ValueError(f"header {name!r} holds control characters")
+    return b"".join([b"%s: %s\r\n" % header for header in headers])
 
 
 def _leaves_too_much(exchange: Exchange, answer: Answer) -> bool:

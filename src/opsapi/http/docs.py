@@ -10,9 +10,9 @@ from opsapi.http.exchange import Answer
 DOCS_PATH = f"{API_PREFIX}/docs"
 OPENAPI_PATH = f"{API_PREFIX}/openapi.json"
 _ASSETS = {
-    "swagger-ui-bundle.js": b"text/javascript; charset=utf-8",
-    "swagger-ui.css": b"text/css; charset=utf-8",
-    "favicon-32x32.png": b"image/png",
+    "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
+    "swagger-ui.css": "text/css; charset=utf-8",
+    "favicon-32x32.png": "image/png",
 }
 _CSP = (
     b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -59,8 +59,8 @@ def docs_pages() -> dict[bytes, Answer]:
         raise DocsAssetsMissing("install swagger-ui-py, or set http.docs to `accounts` or `off`")
     folder = Path(spec.submodule_search_locations[0]) / "static"
     pages = {
-        DOCS_PATH.encode(): _page(_PAGE.encode(), b"text/html; charset=utf-8"),
-        f"{DOCS_PATH}/start.js".encode(): _page(_START.encode(), b"text/javascript; charset=utf-8"),
+        DOCS_PATH.encode(): _page(_PAGE.encode(), "text/html; charset=utf-8"),
+        f"{DOCS_PATH}/start.js".encode(): _page(_START.encode(), "text/javascript; charset=utf-8"),
     }
     for name, content_type in _ASSETS.items():
         try:
@@ -70,7 +70,7 @@ def docs_pages() -> dict[bytes, Answer]:
     return pages
 
 
-def _page(body: bytes, content_type: bytes) -> Answer:
+def _page(body: bytes, content_type: str) -> Answer:
     tag = b'"' + hashlib.sha256(body).hexdigest()[:32].encode() + b'"'
     headers = [
         (b"etag", tag),

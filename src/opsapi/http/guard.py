@@ -9,6 +9,7 @@ import binascii
 import ipaddress
 import re
 from dataclasses import dataclass
+from typing import NoReturn
 
 from opsapi.accounts.errors import (
     DelegationNotAllowed,
@@ -31,7 +32,7 @@ from opsapi.kit.permissions import UNBOUND_ONLY
 
 _PRINTABLE = re.compile(rb"[\x21-\x7e]{1,128}")
 _ACCOUNT_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_TOKEN = re.compile(rb"[\x21-\x7e]{1,512}")
+_BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([\x21-\x7e]{1,512})")
 _INVISIBLE = "unknown or invisible ids"
 
 
@@ -48,19 +49,15 @@ def credentials(headers: dict[bytes, bytes], *, basic: bool) -> Credentials:
     """
     authorization = headers.get(b"authorization", b"")
     account = headers.get(b"x-service-account", b"")
-    scheme, _, secret = authorization.partition(b" ")
-    secret = secret.strip(b" ")
-    scheme = scheme.lower()
-    if basic and scheme == b"basic":
-        account, secret = _basic(secret)
-    elif scheme != b"bearer":
-        secret = b""
-    shown = account.decode() if _ACCOUNT_ID.fullmatch(account) else ""
-    if not secret or not account:
-        raise InvalidServiceAccount(shown, "missing")
-    if not shown or not _TOKEN.fullmatch(secret):
-        raise InvalidServiceAccount(shown, "malformed")
-    return Credentials(shown, secret.decode())
+    if basic and authorization[:6].lower() == b"basic ":
+        account, secret = _basic(authorization[6:].strip(b" "))
+        authorization = b"Bearer " + secret
+    known = _ACCOUNT_ID.fullmatch(account) is not None
+    bearer = _BEARER.fullmatch(authorization)
+    if bearer is not None and known:
+        return Credentials(account.decode(), bearer[1].decode())
+    given = authorization.strip().lower() not in (b"", b"bearer") and account
+    raise InvalidServiceAccount(account.decode() if known else "", "malformed" if given else "missing")
 
 
 def _basic(secret: bytes) -> tuple[bytes, bytes]:
@@ -120,19 +117,12 @@ class Guard:
         exchange.caller = caller
         return caller
 
-    async def route(self, exchange: Exchange, match: Match | None) -> Route:
-        """Raises ResourceNotFound, MethodNotAllowed."""
-        account = self._account(exchange)
+    async def refuse(self, exchange: Exchange, match: Match | None) -> NoReturn:
+        """What no declaration serves. Raises ResourceNotFound, MethodNotAllowed, RateLimitExceeded."""
+        await self._count_unknown(exchange, self._account(exchange))
         if match is None:
-            await self._count_unknown(exchange, account)
             raise ResourceNotFound("path", exchange.path)
-        method = "GET" if exchange.method == "HEAD" else exchange.method
-        route = match.methods.get(method)
-        if route is None:
-            await self._count_unknown(exchange, account)
-            raise MethodNotAllowed(exchange.method, allowed_methods(match))
-        exchange.route = route
-        return route
+        raise MethodNotAllowed(exchange.method, allowed_methods(match))
 
     async def admit(self, exchange: Exchange, route: Route, match: Match) -> None:
         """Permission in scope, then the rate limit.

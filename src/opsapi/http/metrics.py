@@ -4,6 +4,7 @@ Requests are counted in plain integers on the event loop and turned into Prometh
 """
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -14,7 +15,9 @@ from prometheus_client.registry import Collector
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Seconds."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
-CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+RECENT = 1000
+"""Requests that the mean response time is over."""
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class _Latency:
@@ -30,6 +33,7 @@ class RequestMetrics(Collector):
 
     def __init__(self) -> None:
         self.in_flight = 0
+        self._recent: deque[float] = deque(maxlen=RECENT)
         self._requests: dict[tuple[str, str, int], int] = {}
         self._refusals: dict[tuple[str, str], int] = {}
         self._latencies: dict[str, _Latency] = {}
@@ -37,6 +41,7 @@ class RequestMetrics(Collector):
     def observe(self, endpoint: str, method: str, status: int, code: str | None, seconds: float) -> None:
         key = (endpoint, method if method in _METHODS else "OTHER", status)
         self._requests[key] = self._requests.get(key, 0) + 1
+        self._recent.append(seconds)
         latency = self._latencies.get(endpoint)
         if latency is None:
             latency = self._latencies[endpoint] = _Latency()
@@ -45,6 +50,10 @@ class RequestMetrics(Collector):
         if code is not None:
             refusal = (endpoint, code)
             self._refusals[refusal] = self._refusals.get(refusal, 0) + 1
+
+    def response_time_ms(self) -> float | None:
+        """The mean time to answer over the last requests; None before the first."""
+        return round(sum(self._recent) / len(self._recent) * 1000, 3) if self._recent else None
 
     def collect(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(

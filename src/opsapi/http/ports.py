@@ -36,7 +36,11 @@ class ScopeResolver(Protocol):
 
 class Recorder(Protocol):
     def record(self, entry: AuditEntry) -> None:
-        """Takes the entry of a call that wrote none in its own transaction; never blocks, never raises."""
+        """Takes the entry of a call that wrote none in its own transaction; never blocks."""
+        ...
+
+    def ensure_room(self) -> None:
+        """Raises DependencyUnavailable where further entries could not be kept: what cannot be audited is not done."""
         ...
 
 

@@ -7,13 +7,12 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
-from prometheus_client import CollectorRegistry
 
 from opsapi.accounts.errors import InvalidServiceAccount, IpNotAllowed
 from opsapi.http.docs import DOCS_PATH, OPENAPI_PATH, DocsAssetsMissing, docs_pages
 from opsapi.http.errors import MethodNotAllowed
 from opsapi.http.exchange import Answer, Exchange
-from opsapi.http.metrics import CONTENT_TYPE, exposition
+from opsapi.http.metrics import CONTENT_TYPE
 from opsapi.http.ports import ReadinessCheck
 from opsapi.http.settings import HttpSettings, MetricsSettings
 
@@ -32,11 +31,11 @@ class PublicPages:
         self,
         settings: HttpSettings,
         checks: Sequence[ReadinessCheck],
-        registry: CollectorRegistry,
+        metrics: Callable[[], bytes],
         openapi: bytes,
     ) -> None:
         self._metrics = MetricsAccess(settings.metrics)
-        self._registry = registry
+        self._exposition = metrics
         self._readiness = Readiness(checks)
         self._pages: dict[bytes, tuple[str, Page]] = {
             b"/livez": ("livez", self._live),
@@ -70,7 +69,7 @@ class PublicPages:
     async def _scrape(self, exchange: Exchange) -> Answer:
         _read_only(exchange)
         self._metrics.check(exchange)
-        return Answer(200, exposition(self._registry), content_type=CONTENT_TYPE)
+        return Answer(200, self._exposition(), content_type=CONTENT_TYPE)
 
 
 class MetricsAccess:

@@ -1,13 +1,13 @@
 """One guarded call: head, guard, parameters, body, handler, envelope, in that order."""
 
-import asyncio
-
 from opsapi.http.bodies import read_body
+from opsapi.http.deadlines import DeadlineExceeded, Deadlines
 from opsapi.http.envelope import API_PREFIX, encode_reply
 from opsapi.http.errors import NotAcceptable, UnsupportedMediaType
 from opsapi.http.exchange import Answer, Exchange, Receive, Scope
 from opsapi.http.guard import Guard, allowed_methods
 from opsapi.http.params import parse_query
+from opsapi.http.ports import Recorder
 from opsapi.http.projection import Selection
 from opsapi.http.replays import Replays, idempotency_key
 from opsapi.http.routing import Match, Route, Router
@@ -22,22 +22,29 @@ _NO_BODY = NoBody()
 
 
 class Serving:
-    def __init__(self, router: Router, guard: Guard, replays: Replays | None, settings: HttpSettings) -> None:
+    def __init__(
+        self, router: Router, guard: Guard, replays: Replays | None, recorder: Recorder, settings: HttpSettings
+    ) -> None:
+        self._recorder = recorder
         self._router = router
         self._guard = guard
         self._replays = replays
         self._settings = settings
+        self._deadlines = Deadlines(settings.handler_timeout_seconds)
         self._other_per_minute = settings.limits.get(OTHER.name, OTHER.per_minute)
 
     async def answer(self, exchange: Exchange, scope: Scope, receive: Receive) -> Answer:
         """Raises OpsError for whatever the caller did wrong or could not have, ClientDisconnected."""
+        self._recorder.ensure_room()
         match = self._router.match(exchange.raw_path)
         guard = self._guard
         await guard.authenticate(exchange, scope["headers"])
         if match is not None and exchange.method == "OPTIONS":
             return await self._options(exchange, match)
-        route = await guard.route(exchange, match)
-        assert match is not None
+        route = None if match is None else match.methods.get("GET" if exchange.method == "HEAD" else exchange.method)
+        if match is None or route is None:
+            await guard.refuse(exchange, match)
+        exchange.route = route
         await guard.admit(exchange, route, match)
         accept = exchange.headers.get(b"accept")
         if accept is not None and accept not in _ANY_ACCEPT and not accepts_json(accept):
@@ -95,13 +102,10 @@ class Serving:
             key,
             exchange.audit,
         )
-        seconds = self._settings.handler_timeout_seconds
         try:
-            async with asyncio.timeout(seconds) as deadline:
-                reply = await route.handle(call, params, body)
-        except TimeoutError:
-            if not deadline.expired():
-                raise
+            reply = await self._deadlines.run(route.handle(call, params, body))
+        except DeadlineExceeded:
+            seconds = self._settings.handler_timeout_seconds
             raise DependencyUnavailable("api_server", f"no answer within {seconds:g} s") from None
         answer = Answer(reply.status or declared.success[0], encode_reply(reply, exchange.request_id, selection))
         if reply.operation_id is not None:

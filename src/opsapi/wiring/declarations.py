@@ -1,7 +1,6 @@
 """Every endpoint of the service, without instances: for OpenAPI and the generated pages of docs/."""
 
 from opsapi.accounts.endpoints import AccountEndpoints
-from opsapi.applications.change_endpoint import ChangeEndpoints
 from opsapi.applications.reads import ApplicationReadEndpoints
 from opsapi.applications.scale_endpoint import ScaleEndpoints
 from opsapi.audit.endpoints import AuditEndpoints
@@ -14,7 +13,6 @@ ENDPOINT_CLASSES = (
     HealthEndpoints,
     WorkspaceEndpoints,
     ApplicationReadEndpoints,
-    ChangeEndpoints,
     ScaleEndpoints,
     OperationEndpoints,
     AccountEndpoints,
