@@ -5,6 +5,7 @@ It speaks HTTP/1.1 by hand, because most of what it does wrong no framework woul
 
 import asyncio
 import json
+import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -25,6 +26,8 @@ class Request:
     headers: dict[str, str]
     body: bytes
     at: float
+    client: str = ""
+    """The common name of the client's certificate."""
 
     @property
     def is_watch(self) -> bool:
@@ -115,6 +118,12 @@ async def slams(request: Request, reply: Reply) -> None:
     """Closes the connection without an answer."""
 
 
+def _common_name(writer: asyncio.StreamWriter) -> str:
+    shown = writer.get_extra_info("peercert") or {}
+    names = {key: value for part in shown.get("subject", ()) for key, value in part}
+    return str(names.get("commonName", ""))
+
+
 @dataclass
 class Collection:
     """Objects with one history; versions are whole numbers from 1 on."""
@@ -169,7 +178,13 @@ class Collection:
 class MisbehavingServer:
     """Serves each collection at its kind's path, faithfully but for the faults that a test queues."""
 
-    def __init__(self, *collections: Collection, time: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self,
+        *collections: Collection,
+        time: Callable[[], float] = lambda: 0.0,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._tls = tls
         self.collections = {self._path(one.kind): one for one in collections}
         self.requests: list[Request] = []
         self.list_faults: deque[Fault] = deque()
@@ -189,7 +204,7 @@ class MisbehavingServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> "MisbehavingServer":
         await self.start()
@@ -200,7 +215,7 @@ class MisbehavingServer:
 
     async def start(self) -> None:
         """Listens; after a stop, on the same port as before."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -242,7 +257,7 @@ class MisbehavingServer:
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         parts = urlsplit(target)
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-        request = Request(method, parts.path, query, headers, body, self._time())
+        request = Request(method, parts.path, query, headers, body, self._time(), _common_name(writer))
         self.requests.append(request)
         reply = Reply(writer, self.headers)
         faults = self.watch_faults if request.is_watch else self.list_faults

@@ -176,6 +176,8 @@ def _worded(error: BaseException) -> str:
         return f"TLS failed: {error}"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"cannot connect: {error.os_error.strerror or error.os_error}"
+    if isinstance(error, aiohttp.InvalidURL):
+        return "the server's address is no valid URL"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return f"the connection broke ({type(error).__name__})"
