@@ -1,6 +1,7 @@
 """Every endpoint of the service, without instances: for OpenAPI and the generated pages of docs/."""
 
 from opsapi.accounts.endpoints import AccountEndpoints
+from opsapi.applications.changes_endpoint import ChangesEndpoints
 from opsapi.applications.reads import ApplicationReadEndpoints
 from opsapi.applications.scale_endpoint import ScaleEndpoints
 from opsapi.audit.endpoints import AuditEndpoints
@@ -13,6 +14,7 @@ ENDPOINT_CLASSES = (
     HealthEndpoints,
     WorkspaceEndpoints,
     ApplicationReadEndpoints,
+    ChangesEndpoints,
     ScaleEndpoints,
     OperationEndpoints,
     AccountEndpoints,

@@ -16,10 +16,15 @@ from opsapi.adapters.kubernetes.tuning import Tuning
 from opsapi.adapters.kubernetes.workloads import KubernetesWorkloads
 from opsapi.adapters.limits.memory import MemoryRateLimiter
 from opsapi.adapters.secrets.sealing import AesGcmSealer, key_from
+from opsapi.adapters.sql.changes import SqlChangeStore
 from opsapi.adapters.sql.engine import Database
+from opsapi.adapters.sql.ledger import SqlLedger
 from opsapi.adapters.sql.workspaces import SqlWorkspaceStore
+from opsapi.applications.changes import ChangeRecorder
+from opsapi.applications.changes_endpoint import ChangesEndpoints
 from opsapi.applications.identity import Applications
 from opsapi.applications.reads import ApplicationReadEndpoints
+from opsapi.applications.recent import RecentActivity
 from opsapi.applications.scale_endpoint import ScaleEndpoints
 from opsapi.applications.scaling_steps import ScalingSteps
 from opsapi.audit.chainer import Chainer
@@ -46,7 +51,7 @@ from opsapi.wiring.state import State, opened_state
 from opsapi.workspaces.endpoints import WorkspaceEndpoints
 from opsapi.workspaces.model import ClusterAccess, Source, Workspace
 from opsapi.workspaces.registration import Registry
-from opsapi.workspaces.views import Views
+from opsapi.workspaces.views import Views, WorkspaceView
 
 PURGE_SECONDS = 3600.0
 _log = logging.getLogger(__name__)
@@ -85,15 +90,26 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         state = await stack.enter_async_context(opened_state(settings))
         clusters = KubernetesClusters(tuning_of(settings))
         stack.push_async_callback(clusters.close_all)
-        views = Views(clusters)
+        changes = SqlChangeStore(state.database)
+        activity = RecentActivity(state.ledger, changes)
+        views = Views(clusters, (activity,))
+        recording = ChangeRecording(changes, state.ledger)
+        views.watch(recording)
+        stack.push_async_callback(recording.stop)
         store = SqlWorkspaceStore(state.database, sealer, state.clock)
         registry = Registry(clusters, views, store, state.ledger, state.clock)
         recorder = AuditRecorder(state.audit, state.clock, capacity=settings.audit.queue)
         workloads = KubernetesWorkloads(clusters)
         scaling = ScalingSteps(clusters, workloads, settings.policy, settings.scaling).procedure()
         worker = _worker(state, scaling)
+        times = ResponseTimes()
         board = HealthBoard(
-            views, state.clock, database=state.database, queue=state.ledger, unreadable=lambda: len(registry.unreadable)
+            views,
+            state.clock,
+            database=state.database,
+            queue=state.ledger,
+            figures=times,
+            unreadable=lambda: len(registry.unreadable),
         )
         limiter = MemoryRateLimiter()
         applications = Applications(views)
@@ -101,6 +117,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             HealthEndpoints(board),
             WorkspaceEndpoints(registry, views),
             ApplicationReadEndpoints(applications),
+            ChangesEndpoints(changes),
             ScaleEndpoints(clusters, workloads, state.ledger, scaling, settings.policy, state.clock),
             OperationEndpoints(state.ledger, state.signals, state.clock, settings.operations),
             AccountEndpoints(state.accounts, state.administration, state.issuer, CallerLimits(limiter, settings.http)),
@@ -116,11 +133,11 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             readiness=(DatabaseReady(state.database),),
             collectors=(ServiceCollector(clusters, recorder, worker),),
         )
-        app = create_app(declared(endpoints), ports, settings.http)
+        app = times.app = create_app(declared(endpoints), ports, settings.http)
         _keep_audit(stack, state, recorder, settings)
         await registry.start([workspace_of(one, state.clock) for one in settings.workspaces])
         await stack.enter_async_context(board.running())
-        for job in (registry.follow(), state.authenticator.run(), _purge(state)):
+        for job in (registry.follow(), activity.run(), state.authenticator.run(), _purge(state)):
             _background(stack, job)
         stack.push_async_callback(_quietly, state.authenticator.flush_uses)
         _work(stack, worker)
@@ -183,6 +200,40 @@ async def _purge(state: State) -> None:
             await state.idempotency.purge()
         except DependencyUnavailable as error:
             _log.warning("old idempotency keys wait to be purged: %s", error.message)
+
+
+class ResponseTimes:
+    """health's look at the application that serves it, which is made after it."""
+
+    app: App | None = None
+
+    def response_time_ms(self) -> float | None:
+        return None if self.app is None else self.app.records.metrics.response_time_ms()
+
+
+class ChangeRecording:
+    """A recorder of changes for every workspace that is followed."""
+
+    def __init__(self, store: SqlChangeStore, ledger: SqlLedger) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._running: dict[str, tuple[asyncio.Task[None], Callable[[], None]]] = {}
+
+    def attached(self, view: WorkspaceView) -> None:
+        recorder = ChangeRecorder(view.inventory, self._store, self._ledger)
+        unsubscribe = recorder.start()
+        self._running[view.workspace.id] = (asyncio.create_task(recorder.run(), name="changes"), unsubscribe)
+
+    def detached(self, view: WorkspaceView) -> None:
+        task, unsubscribe = self._running.pop(view.workspace.id)
+        unsubscribe()
+        task.cancel()
+
+    async def stop(self) -> None:
+        tasks = [task for task, _ in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Scopes:
