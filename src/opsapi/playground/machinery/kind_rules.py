@@ -38,6 +38,11 @@ def _selected_template(spec: Obj) -> list[Cause]:
             if not matches(selector, labels):
                 why = "`selector` does not match template `labels`"
                 causes.append(invalid_value("spec.template.metadata.labels", labels, why))
+    claims = [{"name": one["metadata"].get("name"), "emptyDir": {}} for one in spec.get("volumeClaimTemplates") or []]
+    if claims:
+        # A StatefulSet's pods get these volumes, so its containers may mount them.
+        pod = template.get("spec") or {}
+        template = {**template, "spec": {**pod, "volumes": [*(pod.get("volumes") or []), *claims]}}
     return causes + template_causes("spec.template", template, ("Always",))
 
 
