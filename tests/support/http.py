@@ -82,15 +82,15 @@ class MakeWidget(Body, frozen=True, kw_only=True):
     name: Annotated[str, Meta(min_length=1, max_length=60)]
     size: Annotated[int, Meta(ge=0, le=1000)] = 1
     colour: Colour | None = None
-    ports: list[WidgetPort] = []
-    labels: dict[str, str] = {}
+    ports: list[WidgetPort] = msgspec.field(default_factory=list)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class WidgetsParams(Params, frozen=True, kw_only=True):
     workspace_id: str
     limit: Annotated[int, Meta(ge=1, le=100, description="How many.")] = 20
     ready: bool | None = None
-    colours: list[Colour] = []
+    colours: list[Colour] = msgspec.field(default_factory=list)
     search: str = ""
     above: float | None = None
     since: datetime | None = None
@@ -361,6 +361,11 @@ class FakeIdempotencyStore:
 @dataclass
 class FakeAudit:
     entries: list[AuditEntry] = field(default_factory=list)
+    full: bool = False
+
+    def ensure_room(self) -> None:
+        if self.full:
+            raise DependencyUnavailable("audit", "full")
 
     def record(self, entry: AuditEntry) -> None:
         self.entries.append(entry)
@@ -406,7 +411,8 @@ class World:
 
 
 def world(**settings: Any) -> World:
-    return World(HttpSettings(**({"port": 0, "request_log": "off", "drain_seconds": 1} | settings)))
+    given: dict[str, Any] = {"port": 0, "request_log": "off", "drain_seconds": 1}
+    return World(HttpSettings(**(given | settings)))
 
 
 @dataclass
@@ -576,6 +582,7 @@ async def call(
         "client": (peer, 40000),
     }
     await app(scope, receive or from_chunks, send)
+    app.records.flush()
     if not sent:
         return Raw(0, {}, b"")
     headers_out = {name.decode(): value.decode("latin-1") for name, value in sent[0]["headers"]}
