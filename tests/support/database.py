@@ -12,15 +12,19 @@ import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from alembic.script import ScriptDirectory
 
 from opsapi.adapters.sql.engine import Database
+from opsapi.adapters.sql.migrating import configuration
+from opsapi.adapters.sql.tables import metadata
 
 T = TypeVar("T")
+HEAD = ScriptDirectory.from_config(configuration()).get_current_head()
 ENGINES = [pytest.param("sqlite"), pytest.param("postgresql", marks=pytest.mark.postgres)]
 
 
@@ -38,20 +42,24 @@ async def _migrate(url: str) -> None:
         await database.close()
 
 
-@dataclass(frozen=True)
+@dataclass
 class PostgresServer:
-    """A running server that listens on a Unix socket only; `template` is a migrated database."""
+    """A running server that listens on a Unix socket only; `template` is a migrated database.
+
+    To create a database takes some 150 ms, to empty one 20: migrated ones are lent, emptied and lent again.
+    """
 
     socket_directory: str
     template: str = "opsapi_template"
+    emptied: list[str] = field(default_factory=list)
 
     def url(self, name: str) -> str:
         return f"postgresql://postgres@/{name}?host={self.socket_directory}"
 
-    async def execute(self, *statements: str) -> None:
+    async def execute(self, *statements: str, database: str = "postgres") -> None:
         import asyncpg
 
-        connection = await asyncpg.connect(host=self.socket_directory, user="postgres", database="postgres")
+        connection = await asyncpg.connect(host=self.socket_directory, user="postgres", database=database)
         try:
             for statement in statements:
                 await connection.execute(statement)
@@ -59,13 +67,27 @@ class PostgresServer:
             await connection.close()
 
     async def create(self, *, migrated: bool) -> str:
-        """A new database's name."""
+        """A database's name: with this release's tables, all empty, or with none at all."""
+        if migrated and self.emptied:
+            return self.emptied.pop()
         name = f"t_{uuid.uuid4().hex}"
         await self.execute(f"CREATE DATABASE {name} TEMPLATE {self.template if migrated else 'template0'}")
         return name
 
     async def drop(self, name: str) -> None:
         await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    async def empty(self, name: str) -> None:
+        """Takes a migrated database back, to be lent again."""
+        tables = [table.name for table in reversed(metadata.sorted_tables)]
+        await self.execute(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+            " AND pid <> pg_backend_pid()",
+            "; ".join(f"DELETE FROM {table}" for table in tables),
+            f"UPDATE alembic_version SET version_num = '{HEAD}'",
+            database=name,
+        )
+        self.emptied.append(name)
 
 
 @pytest.fixture(scope="session")
@@ -115,7 +137,7 @@ async def fresh_url(request: pytest.FixtureRequest, engine: str, *, migrated: bo
     server: PostgresServer = request.getfixturevalue("postgres")
     name = await server.create(migrated=migrated)
     yield server.url(name)
-    await server.drop(name)
+    await (server.empty(name) if migrated else server.drop(name))
 
 
 @asynccontextmanager
