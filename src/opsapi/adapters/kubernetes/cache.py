@@ -286,9 +286,15 @@ class Cache:
         if new is not None:
             meta = _meta(new)
             if meta.owner_references and (owner := meta.controller) is not None:
-                shelf.owned.setdefault(owner.uid, {})[meta.uid] = new
+                owned = shelf.owned.get(owner.uid)
+                if owned is None:
+                    owned = shelf.owned[owner.uid] = {}
+                owned[meta.uid] = new
             if shelf.holds_pods and (node := cast("Pod", new).spec.node_name):
-                self._on_node.setdefault(node, {})[meta.uid] = cast("Pod", new)
+                pods = self._on_node.get(node)
+                if pods is None:
+                    pods = self._on_node[node] = {}
+                pods[meta.uid] = cast("Pod", new)
 
     def _tell(self, kind: Kind, old: KubernetesObject | None, new: KubernetesObject | None) -> None:
         for listener in self._listeners:
