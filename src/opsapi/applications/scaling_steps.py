@@ -72,6 +72,9 @@ class ScalingSteps:
         """
         order = _order(work)
         ref = _ref(order)
+        if work.step.effect is not None:
+            previous = work.step.effect.get("previous", order.previous)
+            return _scaled(order, f"Set from {previous} to {order.replicas} replicas")
         self._allowed(work, order)
         for _ in range(_CONFLICT_TRIES):
             state = await self._scale(ref)
@@ -140,9 +143,7 @@ class ScalingSteps:
                 settled, seen = _settled(order, workload)
                 since = (since if since is not None else now) if settled else None
             if since is not None and now - since >= self._settings.hold_seconds:
-                return StepDone(
-                    f"Verified: {seen}, held for {self._settings.hold_seconds:g} s", outcome=Outcome.CHANGED
-                )
+                return StepDone(f"Verified: {seen}, held for {self._settings.hold_seconds:g} s")
             if now >= until:
                 raise StepFailed("NOT_READY", f"Not ready after {self._settings.verify_seconds:g} s: {seen}")
             await work.sleep(self._settings.poll_seconds)
@@ -192,12 +193,15 @@ class ScalingSteps:
         order, wanted = _autoscaler_order(work)
         ref = _ref(order)
         self._allowed(work, order)
+        if work.step.effect is not None:
+            return _autoscaler_done(wanted)
         existing = await self._autoscaler(ref, order)
         if existing is not None and fulfils(bounds_of(existing), wanted.wanted):
             if work.interrupted is None:
                 return StepDone(f"HorizontalPodAutoscaler {existing.metadata.name} is as wanted", skipped=True)
             await work.record(_autoscaler_effect(existing, wanted) | {"found": True}, found=True)
-            return StepDone(f"Effect found: HorizontalPodAutoscaler {existing.metadata.name} was written before")
+            message = f"Effect found: HorizontalPodAutoscaler {existing.metadata.name} was written before"
+            return StepDone(message, outcome=Outcome.CHANGED)
         _same_autoscaler(existing, wanted)
         await work.intend({"autoscaler": wanted.name, "wanted": msgspec.to_builtins(wanted.wanted)})
         try:
@@ -211,12 +215,9 @@ class ScalingSteps:
             await work.withdraw()
             raise _failed(error, order) from error
         await work.record(_autoscaler_effect(written, wanted))
-        held = bounds_of(written)
-        if not fulfils(held, wanted.wanted):
+        if not fulfils(bounds_of(written), wanted.wanted):
             raise StepFailed("NOT_AS_WRITTEN", f"HorizontalPodAutoscaler {wanted.name} was changed on admission")
-        verb = "Edited" if wanted.uid else "Created"
-        message = f"{verb} HorizontalPodAutoscaler {wanted.name}: {held.min_replicas} to {held.max_replicas} replicas"
-        return StepDone(message, outcome=Outcome.CHANGED)
+        return _autoscaler_done(wanted)
 
     async def undo_autoscaler(self, work: StepWork) -> Undo:
         order, wanted = _autoscaler_order(work)
@@ -326,6 +327,12 @@ def _scaled(order: ScaleOrder, message: str, *, skipped: bool = False) -> StepDo
     if skipped:
         outcome = Outcome.NOTHING_TO_DO if order.autoscaler is None else None
     return StepDone(message, result=result, outcome=outcome, skipped=skipped)
+
+
+def _autoscaler_done(wanted: AutoscalerOrder) -> StepDone:
+    verb, bounds = "Edited" if wanted.uid else "Created", wanted.wanted
+    message = f"{verb} HorizontalPodAutoscaler {wanted.name}: {bounds.min_replicas} to {bounds.max_replicas} replicas"
+    return StepDone(message, outcome=Outcome.CHANGED)
 
 
 def _moved_by_autoscaler(order: ScaleOrder, state: ScaleState) -> bool:
