@@ -19,7 +19,7 @@ from opsapi.kit.secret import Secret
 from opsapi.settings.model import Settings
 from opsapi.settings.source import described, plain_type
 from opsapi.wiring import DECLARATIONS
-from opsapi.workspaces.access import FEATURES, rules_table
+from opsapi.workspaces.access import ACTING, Feature, manifest, rules_for
 
 
 def field_texts(model: type[msgspec.Struct]) -> dict[str, str]:
@@ -42,31 +42,32 @@ def _docstring(node: ast.stmt | None) -> str:
     return ""
 
 
+_CONFIGURATION = """# Configuration
+
+One YAML file (`opsapi serve --config FILE`) and environment variables, which win: `http.port` is `OPSAPI_HTTP__PORT`,
+lists are comma-separated. A secret `x` may be given as `x_file`, a path whose content it is. Relative paths start at
+the file's folder. Unknown keys are errors. `opsapi config check` says what the service would connect to and whether it
+can.
+
+A first file:
+
+```yaml
+keys:
+  audit_file: audit.key            # openssl rand -base64 32 > audit.key
+database:
+  url: sqlite:///opsapi.db
+workspaces:
+  - id: ws-production
+    name: Production
+    kubeconfig: /etc/opsapi/production.kubeconfig
+    mode: observe
+```
+"""
+
+
 def configuration() -> str:
-    lines = [
-        "# Configuration",
-        "",
-        "One YAML file (`opsapi serve --config FILE`) and environment variables, which win: `http.port` is",
-        "`OPSAPI_HTTP__PORT`, lists are comma-separated. A secret `x` may be given as `x_file`, a path whose content it is.",
-        "Relative paths start at the file's folder. Unknown keys are errors. `opsapi config check` says what the service",
-        "would connect to and whether it can.",
-        "",
-        "A first file:",
-        "",
-        "```yaml",
-        "keys:",
-        "  audit_file: audit.key            # openssl rand -base64 32 > audit.key",
-        "database:",
-        "  url: sqlite+aiosqlite:///opsapi.db",
-        "workspaces:",
-        "  - id: ws-production",
-        "    name: Production",
-        "    kubeconfig: /etc/opsapi/production.kubeconfig",
-        "    mode: observe",
-        "```",
-    ]
-    lines += [line for section in _sections(Settings, "") for line in section]
-    return "\n".join(lines) + "\n"
+    lines = [line for section in _sections(Settings, "") for line in section]
+    return _CONFIGURATION + "\n".join(lines) + "\n"
 
 
 def _sections(model: type[msgspec.Struct], at: str) -> Iterator[list[str]]:
@@ -111,17 +112,19 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+_PERMISSIONS = """# Permissions
+
+Generated from the endpoints' declarations. A permission is `<resource>:<verb>`; admin implies write implies read.
+`@ws-123` binds it to one workspace. Limits are requests a minute and account, and where it says so per workspace or
+application.
+
+| method and path | permission | where | limit | Idempotency-Key |
+|---|---|---|---|---|
+"""
+
+
 def permissions(declarations: list[Endpoint]) -> str:
-    lines = [
-        "# Permissions",
-        "",
-        "Generated from the endpoints' declarations. A permission is `<resource>:<verb>`; admin implies write implies read.",
-        "`@ws-123` binds it to one workspace. Limits are requests a minute and account, and where it says so per workspace",
-        "or application.",
-        "",
-        "| method and path | permission | where | limit | Idempotency-Key |",
-        "|---|---|---|---|---|",
-    ]
+    lines = []
     for one in sorted(declarations, key=lambda d: (d.tag, d.path, d.method)):
         permission = f"`{one.permission}`" if one.permission else "any account"
         per = f", per {one.scope}" if one.limit.scoped else ""
@@ -138,7 +141,36 @@ def permissions(declarations: list[Endpoint]) -> str:
     for limit in LIMIT_CLASSES:
         counted = "per account and workspace or application" if limit.scoped else "per account"
         lines.append(f"| {limit.name} | {limit.per_minute} | {counted} |")
-    return "\n".join(lines) + "\n"
+    return _PERMISSIONS + "\n".join(lines) + "\n"
+
+
+_RBAC = """# Kubernetes rights
+
+The smallest rights that each feature needs, as `opsapi workspaces rbac --features …` prints them and
+`opsapi workspaces check ID` proves them by asking the cluster. A workspace that is limited to namespaces works with
+Roles alone. Secrets are never read.
+
+Reading and acting may use separate credentials (`act:` in the configuration, `acting_kubeconfig` in the API).
+
+| feature | API group | resources | verbs | scope | credentials |
+|---|---|---|---|---|---|
+"""
+
+
+def rights() -> str:
+    rows = []
+    for feature in Feature:
+        for rule in rules_for([feature], limited=False):
+            scope = "namespace" if rule.namespaced else "cluster"
+            rows.append(
+                f"| {feature} | {rule.group or 'core'} | {rule.resource} | {', '.join(rule.verbs)} | {scope} "
+                f"| {'acting' if feature in ACTING else 'reading'} |"
+            )
+    printed = manifest([Feature.READ, Feature.SCALE, Feature.EVENTS], namespaces=("shop",))
+    example = (
+        f"For a workspace that is the namespace `shop`, to read, scale and leave events:\n\n```yaml\n{printed}```\n"
+    )
+    return _RBAC + "\n".join(rows) + "\n\n" + example
 
 
 def pages() -> dict[str, str]:
@@ -146,7 +178,7 @@ def pages() -> dict[str, str]:
     return {
         "configuration.md": configuration(),
         "permissions.md": permissions(DECLARATIONS),
-        "rbac.md": rules_table(FEATURES),
+        "rbac.md": rights(),
     }
 
 

@@ -1,0 +1,20 @@
+"""The pages of docs/ that are made from the code are as the code makes them."""
+
+from pathlib import Path
+
+import pytest
+
+from opsapi.documents import pages
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.mark.parametrize("name", sorted(pages()))
+def test_a_generated_page_is_as_the_code_makes_it(name: str) -> None:
+    assert (DOCS / name).read_text(encoding="utf-8") == pages()[name], "run `make docs`"
+
+
+def test_every_setting_is_explained() -> None:
+    page = pages()["configuration.md"]
+    unexplained = [line for line in page.splitlines() if line.startswith("| `") and line.rstrip("| ").count("|") < 4]
+    assert unexplained == []
