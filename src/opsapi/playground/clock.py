@@ -139,6 +139,15 @@ class SimClock:
         finally:
             self._wakened = None
 
+    async def advance_in_slices(self, seconds: float) -> None:
+        """Like advance, but others get their turn in between."""
+        if seconds < 0:
+            raise ValueError("time does not go back")
+        left = seconds
+        while left > 0:
+            left -= self._slice(left)
+            await asyncio.sleep(0)
+
     def _slice(self, seconds: float) -> float:
         """Advances by up to `seconds` within one slice of wall time; how far it got."""
         start, target = self._elapsed, self._elapsed + seconds

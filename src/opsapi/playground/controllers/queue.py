@@ -20,6 +20,15 @@ class Livelock(RuntimeError):
         self.keys = keys
 
 
+class SyncError(RuntimeError):
+    """A controller failed in a way that it should not; the key will be tried again."""
+
+    def __init__(self, controller: str, key: str) -> None:
+        super().__init__(f"{controller} failed on {key}")
+        self.controller = controller
+        self.key = key
+
+
 class WorkQueue:
     """Keys to sync: each at most once in the queue, retried with client-go's delays (5 ms doubling to 1000 s)."""
 
@@ -92,6 +101,9 @@ class Controller:
             self.sync(namespace, name)
         except ApiError:
             self.queue.add_rate_limited(key)
+        except Exception as error:
+            self.queue.add_rate_limited(key)
+            raise SyncError(self.name, key) from error
         else:
             self.queue.forget(key)
 
@@ -107,6 +119,8 @@ class Drain:
         self._controllers: list[Controller] = []
         self._others: list[Callable[[], int]] = []
         self._draining = False
+        self.on_error: Callable[[Exception], None] | None = None
+        """What happens to a SyncError or Livelock: raised where None, as tests want it; a server logs it."""
 
     def also(self, work: Callable[[], int]) -> None:
         """Other queued work to do in each round; it returns how much it did."""
@@ -124,7 +138,7 @@ class Drain:
             for _ in range(_ROUNDS):
                 if not self._round():
                     return
-            raise Livelock([f"{c.name}:{key}" for c in self._controllers for key in c.queue.pending()])
+            self._failed(Livelock([f"{c.name}:{key}" for c in self._controllers for key in c.queue.pending()]))
         finally:
             self._draining = False
 
@@ -134,5 +148,13 @@ class Drain:
             # Only what was queued when its turn came: the others get theirs before it goes on.
             for _ in range(len(controller.queue)):
                 busy = True
-                controller.process_next()
+                try:
+                    controller.process_next()
+                except SyncError as error:
+                    self._failed(error)
         return busy
+
+    def _failed(self, error: Exception) -> None:
+        if self.on_error is None:
+            raise error
+        self.on_error(error)
