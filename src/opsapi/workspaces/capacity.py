@@ -1,5 +1,6 @@
 """What one node is: its status, role, and room. Pure."""
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
@@ -92,6 +93,16 @@ def node_findings(node: Node) -> tuple[Finding, ...]:
             return (Finding(FindingType.NODE_PRESSURE, NODE.kind, "", name, ", ".join(held)),)
         case _:
             return ()
+
+
+def total_of(values: Iterable[int | None]) -> int | None:
+    """The sum; None where any is."""
+    total = 0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total
 
 
 def _room(quantities: dict[str, str]) -> Room:

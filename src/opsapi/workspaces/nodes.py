@@ -150,7 +150,7 @@ class NodeBoard:
         entries = sorted((_sort_key(view), view) for *_, view in built.values())
         self._keys = [key for key, _ in entries]
         self._ordered = [view for _, view in entries]
-        self._metrics = cluster_metrics(self._tallies.nodes, usages)
+        self._metrics = cluster_metrics(self._tallies, usages)
 
 
 def view_of(node: Node, facts: NodeFacts, usage: NodeUsage | None, requested: Requested) -> NodeView:
@@ -180,16 +180,15 @@ def view_of(node: Node, facts: NodeFacts, usage: NodeUsage | None, requested: Re
     )
 
 
-def cluster_metrics(nodes: dict[str, NodeFacts], usages: dict[str, NodeUsage]) -> ClusterMetrics:
+def cluster_metrics(tallies: Tallies, usages: dict[str, NodeUsage]) -> ClusterMetrics:
+    nodes = tallies.nodes
     if not nodes:
         return NO_NODES
-    everyone = nodes.values()
     measured = [(facts.allocatable, usages[name]) for name, facts in nodes.items() if name in usages]
     cpu_used = sum(usage.cpu_millicores for _, usage in measured)
     memory_used = sum(usage.memory_bytes for _, usage in measured)
-    cpu = _total(facts.capacity.cpu for facts in everyone)
-    memory = _total(facts.capacity.memory for facts in everyone)
-    storage = _total(facts.capacity.storage for facts in everyone)
+    capacity = tallies.capacity
+    cpu, memory, storage = capacity.cpu, capacity.memory, capacity.storage
     return ClusterMetrics(
         ClusterCapacity(
             format_cpu(cpu) if cpu is not None else None,
@@ -201,7 +200,7 @@ def cluster_metrics(nodes: dict[str, NodeFacts], usages: dict[str, NodeUsage]) -
             percentage(memory_used, sum(room.memory or 0 for room, _ in measured)),
             None,
         ),
-        health_of(everyone),
+        health_of(nodes.values()),
     )
 
 
@@ -217,12 +216,6 @@ def health_of(nodes: Iterable[NodeFacts]) -> str:
 
 def facts_ready(status: NodeCondition) -> bool:
     return status in (NodeCondition.READY, NodeCondition.CORDONED, NodeCondition.PRESSURE)
-
-
-def _total(values: Iterable[int | None]) -> int | None:
-    """The sum, or None where any node does not say: a part would look like the whole."""
-    held = list(values)
-    return None if None in held else sum(value for value in held if value is not None)
 
 
 def _room_view(room: Room) -> NodeRoom:

@@ -83,18 +83,8 @@ def _bound(workspace: Workspace, inventory: Inventory, tallies: Tallies) -> _Bou
         return _Bound(reason=why_not(inventory, NODE))
     if not tallies.nodes:
         return _Bound(reason="the cluster has no nodes")
-    rooms = [facts.capacity for facts in tallies.nodes.values()]
-    return _Bound(
-        _sum([room.cpu for room in rooms]),
-        _sum([room.memory for room in rooms]),
-        _sum([room.storage for room in rooms]),
-        "a node does not state its capacity",
-    )
-
-
-def _sum(values: list[int | None]) -> int | None:
-    """None where one is: a part would look like the whole."""
-    return None if None in values else sum(value for value in values if value is not None)
+    room = tallies.capacity
+    return _Bound(room.cpu, room.memory, room.storage, "a node does not state its capacity")
 
 
 def _used(workspace: Workspace, figures: UsageFigures, bound: _Bound) -> tuple[float | None, int | None]:

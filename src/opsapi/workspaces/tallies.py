@@ -7,14 +7,15 @@ were touched, when someone reads.
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from opsapi.workspaces.capacity import NodeFacts, node_facts, node_findings
+from opsapi.workspaces.capacity import NodeFacts, Room, node_facts, node_findings, total_of
 from opsapi.workspaces.findings import Finding, FindingType
+from opsapi.workspaces.groups import PodGroup, census_of, count
 from opsapi.workspaces.model import Workspace
 from opsapi.workspaces.objects import (
     APPLICATION_KINDS,
@@ -43,7 +44,6 @@ from opsapi.workspaces.pods import Phase, PodFacts, facts_of, quantity_bytes
 from opsapi.workspaces.quotas import quota_findings
 from opsapi.workspaces.states import (
     ApplicationState,
-    PodCensus,
     Verdict,
     census_findings,
     failure_of,
@@ -73,52 +73,6 @@ class Application(msgspec.Struct, frozen=True):
     verdict: Verdict
 
 
-class _Group:
-    """The pods of one direct controller (or one bare pod)."""
-
-    __slots__ = ("causes", "named", "oom_kills", "pods")
-
-    def __init__(self, named: tuple[str, str, str]) -> None:
-        self.named = named
-        self.pods = 0
-        self.causes: dict[Any, Counter[str]] = {}
-        self.oom_kills: Counter[datetime] = Counter()
-
-    def add(self, facts: PodFacts, sign: int) -> None:
-        self.pods += sign
-        if facts.trouble is not None:
-            causes = self.causes.setdefault(facts.trouble, Counter())
-            _count(causes, facts.cause, sign)
-            if not causes:
-                del self.causes[facts.trouble]
-        if facts.oom_at is not None:
-            _count(self.oom_kills, facts.oom_at, sign)
-
-
-def _count(counter: Counter[Any], key: Any, sign: int) -> None:
-    left = counter[key] + sign
-    if left:
-        counter[key] = left
-    else:
-        del counter[key]
-
-
-def _census(groups: Iterable[_Group]) -> PodCensus:
-    pods = 0
-    causes: dict[Any, Counter[str]] = {}
-    kills: list[datetime] = []
-    for group in groups:
-        pods += group.pods
-        for trouble, counter in group.causes.items():
-            causes.setdefault(trouble, Counter()).update(counter)
-        kills.extend(group.oom_kills.elements())
-    troubles = {
-        trouble: (counter.total(), min(counter, key=lambda cause, c=counter: (-c[cause], cause)))  # type: ignore[misc]
-        for trouble, counter in sorted(causes.items())
-    }
-    return PodCensus(pods, troubles, tuple(sorted(kills)))
-
-
 class Tallies:
     """The totals of one workspace. Feed `observe`; call `settle` before reading what is judged."""
 
@@ -146,9 +100,10 @@ class Tallies:
         self.applications: dict[str, Application] = {}
         """By uid, as judged by the last `settle`."""
         self.finding_counts: Counter[FindingType] = Counter()
+        self._capacity: Room | None = None
         self._sources: dict[str, tuple[Finding, ...]] = {}
         self._raw: dict[str, tuple[Kind, Workload | CronJob]] = {}
-        self._groups: dict[str, _Group] = {}
+        self._groups: dict[str, PodGroup] = {}
         self._parents: dict[str, str] = {}
         self._children: dict[str, set[str]] = {}
         self._jobs: dict[str, dict[str, Job]] = {}
@@ -173,6 +128,19 @@ class Tallies:
         handler = self._handlers.get(kind)
         if handler is not None:
             handler(old, new)
+
+    @property
+    def capacity(self) -> Room:
+        """The nodes' capacities together; None for what a node does not state: a part would look like the whole."""
+        if self._capacity is None:
+            rooms = [facts.capacity for facts in self.nodes.values()]
+            self._capacity = Room(
+                total_of(room.cpu for room in rooms),
+                total_of(room.memory for room in rooms),
+                total_of(room.storage for room in rooms),
+                total_of(room.pods for room in rooms),
+            )
+        return self._capacity
 
     def findings(self) -> Iterator[Finding]:
         """Everything found, in no order."""
@@ -203,14 +171,14 @@ class Tallies:
         application = self._raw.get(uid)
         previous = self.applications.pop(uid, None)
         if previous is not None:
-            _count(self.states, previous.verdict.state, -1)
+            count(self.states, previous.verdict.state, -1)
         verdict: Verdict | None = None
         if application is not None:
             verdict = self._verdict(uid, application, now)
             self.applications[uid] = Application(*application, verdict)
             self.states[verdict.state] += 1
         elif uid not in self._parents and (group := self._groups.get(uid)) is not None:
-            found, recheck_at = census_findings(group.named, "", _census(self._groups_of(uid)), now)
+            found, recheck_at = census_findings(group.named, "", census_of(self._groups_of(uid)), now)
             verdict = Verdict(ApplicationState.UNKNOWN, tuple(found), recheck_at)
         self._found(f"owner/{uid}", verdict.findings if verdict is not None else ())
         if verdict is not None and verdict.recheck_at is not None:
@@ -218,12 +186,12 @@ class Tallies:
 
     def _verdict(self, uid: str, application: tuple[Kind, Workload | CronJob], now: datetime) -> Verdict:
         kind, held = application
-        census = _census(self._groups_of(uid))
+        census = census_of(self._groups_of(uid))
         if isinstance(held, CronJob):
             return judge_cron_job(held, self._jobs.get(uid, {}).values(), census, now)
         return judge_workload(kind, held, census, now)
 
-    def _groups_of(self, root: str) -> Iterator[_Group]:
+    def _groups_of(self, root: str) -> Iterator[PodGroup]:
         for uid in (root, *self._children.get(root, ())):
             group = self._groups.get(uid)
             if group is not None:
@@ -237,7 +205,7 @@ class Tallies:
             return
         self.version += 1
         for finding in before:
-            _count(self.finding_counts, finding.type, -1)
+            count(self.finding_counts, finding.type, -1)
         for finding in findings:
             self.finding_counts[finding.type] += 1
 
@@ -271,18 +239,18 @@ class Tallies:
             self._count_pod(new, after, 1)
 
     def _count_pod(self, pod: Pod, facts: PodFacts, sign: int) -> None:
-        _count(self.phases, facts.phase, sign)
+        count(self.phases, facts.phase, sign)
         if facts.phase not in (Phase.FAILED, Phase.SUCCEEDED):
             self.requested.add(facts, sign)
             _add(self.requested_in, pod.metadata.namespace, facts, sign)
             if facts.node:
                 _add(self.requested_on, facts.node, facts, sign)
         if facts.function:
-            _count(self.functions, facts.function, sign)
+            count(self.functions, facts.function, sign)
         owner = _owner_uid(pod)
         group = self._groups.get(owner)
         if group is None:
-            group = self._groups[owner] = _Group(_named(pod))
+            group = self._groups[owner] = PodGroup(_named(pod))
         group.add(facts, sign)
         if group.pods == 0:
             del self._groups[owner]
@@ -332,6 +300,7 @@ class Tallies:
     def _node(self, old: Node | None, new: Node | None) -> None:
         self.version += 1
         self.nodes_version += 1
+        self._capacity = None
         name = (new or old).metadata.name  # type: ignore[union-attr]
         self.nodes.pop(name, None)
         if new is not None:
@@ -342,7 +311,7 @@ class Tallies:
         for namespace, sign in ((old, -1), (new, 1)):
             if namespace is not None and self._workspace.in_scope(namespace.metadata.name):
                 self.version += 1
-                _count(self.projects, namespace.status.phase, sign)
+                count(self.projects, namespace.status.phase, sign)
 
     def _quota(self, old: ResourceQuota | None, new: ResourceQuota | None) -> None:
         self.version += 1
