@@ -218,7 +218,37 @@ async def test_a_connection_that_the_server_ended_is_told_and_the_next_one_works
     await postgres.drop(name)
 
 
-@pytest.mark.parametrize("url", ["mysql://x/y", "sqlite://", "sqlite:///:memory:", "nonsense"])
+async def test_a_new_sqlite_file_and_its_side_files_are_their_owners_alone(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'new.db'}")
+    await database.migrate()
+    async with database.write() as connection:
+        await connection.execute(sa.insert(tables.leases), _lease("x"))
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == ["new.db", "new.db-shm", "new.db-wal"]
+    assert [file.stat().st_mode & 0o077 for file in files] == [0, 0, 0]
+    await database.close()
+
+
+async def test_sqlite_keeps_a_commit_through_a_power_cut_and_readers_beside_a_writer(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'new.db'}")
+    await database.migrate()
+    async with database.read() as connection:
+        settings = [
+            (await connection.execute(sa.text(f"PRAGMA {name}"))).scalar_one()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+    assert settings == ["wal", 2, 1]
+    async with database.write() as writer:
+        await writer.execute(sa.insert(tables.leases), _lease("unseen"))
+        async with database.read() as reader:
+            assert (await reader.execute(sa.select(tables.leases))).all() == []
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["mysql://x/y", "sqlite://", "sqlite:///:memory:", "sqlite:///file:x?uri=true", "sqlite:///x?mode=ro", "nonsense"],
+)
 def test_a_url_of_no_supported_engine_is_refused_with_what_is_allowed(url: str) -> None:
     with pytest.raises(ValueError, match=r"sqlite|SQLite"):
         normal_url(url)

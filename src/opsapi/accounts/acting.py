@@ -46,7 +46,12 @@ class Work:
 async def acting(store: AccountStore, clock: Clock, by: Actor, account_id: str = NO_ACCOUNT) -> AsyncIterator[Work]:
     """Raises InvalidServiceAccount and InsufficientInternalPermissions where the actor may no longer act,
     ResourceNotFound, and GrantNotAllowed where the target is a person's and the actor is none."""
-    asking = by.caller.account_id if isinstance(by, Call) else None
+    asking = None
+    if isinstance(by, Call):
+        asking = by.caller.account_id
+        if account_id:
+            # Set before anything can be refused: refusals are audited with what they were about.
+            by.audit.resource = f"service-account/{account_id[:80]}"
     async with store.change() as change:
         accounts = await change.lock(*sorted({one for one in (asking, account_id) if one}))
         now = clock.now()

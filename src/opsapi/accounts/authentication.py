@@ -95,8 +95,15 @@ class Authenticator:
         if task is None:
             task = asyncio.create_task(self._read(digest))
             self._loading[digest] = task
-            task.add_done_callback(lambda _: self._loading.pop(digest, None))
+            task.add_done_callback(lambda done: self._loaded(digest, done))
         return await asyncio.shield(task)
+
+    def _loaded(self, digest: bytes, task: "asyncio.Task[_Known | None]") -> None:
+        if self._loading.get(digest) is task:
+            del self._loading[digest]
+        if not task.cancelled():
+            # Looked at here, since everybody who waited for it may have been cancelled.
+            task.exception()
 
     async def _read(self, digest: bytes) -> _Known | None:
         generation, started = self._generation, self._clock.monotonic()
@@ -131,7 +138,7 @@ class Authenticator:
             return
         try:
             await self._store.record_uses(list(uses.values()))
-        except DependencyUnavailable:
+        except BaseException:
             self._uses = uses | self._uses
             raise
 
@@ -143,6 +150,8 @@ class Authenticator:
                 await self.flush_uses()
             except DependencyUnavailable as error:
                 _log.warning("last uses of tokens wait for the database: %s", error.message)
+            except Exception:
+                _log.exception("last uses of tokens wait")
 
 
 def _refusal(known: _Known | None, digest: bytes, account_id: str, now: datetime) -> TokenStatus | None:

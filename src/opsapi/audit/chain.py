@@ -4,7 +4,8 @@
 
 Who can write to the database but has no key cannot make a MAC, so altered, moved and removed entries show. A chain that
 was cut off at its end, head and all, is still a valid chain; checkpoints, which are exported out of the database, tell
-how long it must be. What was not yet linked (about a second) is not yet protected.
+how long it must be. An entry is protected from the moment that it is linked, about a second after it was written: what
+is removed, altered or slipped in before is not found.
 """
 
 import hashlib

@@ -12,6 +12,8 @@ from opsapi.kit.clock import Clock
 from opsapi.kit.errors import DependencyUnavailable
 
 CAPACITY = 10_000
+SLACK = 1000
+"""Entries beyond the capacity that are still taken: of calls that were let in while there was room."""
 BATCH = 200
 PAUSE_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 5.0
@@ -31,8 +33,9 @@ class RecorderFigures(msgspec.Struct, frozen=True, kw_only=True):
 class AuditRecorder:
     """`record` only queues; `run` writes, a batch each tenth of a second or 200 entries.
 
-    A database that is away is tried again until it is back. When the queue is full, `record` raises: what cannot be
-    audited is not answered. An entry that the database will never take goes to the log instead, whole.
+    A database that is away is tried again until it is back. When the queue is full, `ensure_room` raises, so that
+    nothing is begun that could not be audited, and soon after `record` does. An entry that the database will never
+    take goes to the log instead, whole.
     """
 
     def __init__(self, store: AuditStore, clock: Clock, *, capacity: int = CAPACITY) -> None:
@@ -47,8 +50,8 @@ class AuditRecorder:
         self._rejected = 0
 
     def record(self, entry: AuditEntry) -> None:
-        """Raises DependencyUnavailable when the queue is full."""
-        self.ensure_room()
+        """Raises DependencyUnavailable when the queue is full to its last place."""
+        self._ensure(self._capacity + SLACK)
         self._waiting.append((self._clock.monotonic(), entry))
         self._wake.set()
         if len(self._waiting) >= BATCH:
@@ -56,7 +59,10 @@ class AuditRecorder:
 
     def ensure_room(self) -> None:
         """For the guard, before work begins. Raises DependencyUnavailable."""
-        if len(self._waiting) >= self._capacity:
+        self._ensure(self._capacity)
+
+    def _ensure(self, bound: int) -> None:
+        if len(self._waiting) >= bound:
             raise DependencyUnavailable("audit", "its entries cannot be written and too many wait", retry_after=5)
 
     def figures(self) -> RecorderFigures:

@@ -63,19 +63,24 @@ async def test_a_full_batch_does_not_wait(
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_full_queue_refuses_and_takes_again_once_written(store: FakeAuditStore, clock: SetClock) -> None:
+async def test_a_full_queue_lets_nobody_in_keeps_who_was_in_and_takes_again_once_written(
+    store: FakeAuditStore, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder_module, "SLACK", 2)
     recorder = AuditRecorder(store, clock, capacity=3)
     for entry in make_entries(clock, 3):
+        recorder.ensure_room()
         recorder.record(entry)
     with pytest.raises(DependencyUnavailable) as caught:
-        recorder.record(make_entry(clock.now()))
-    assert "audit" in caught.value.message
-    with pytest.raises(DependencyUnavailable):
         recorder.ensure_room()
+    assert "audit" in caught.value.message
+    for entry in make_entries(clock, 2):
+        recorder.record(entry)
+    with pytest.raises(DependencyUnavailable):
+        recorder.record(make_entry(clock.now()))
     await recorder.flush()
     recorder.ensure_room()
-    recorder.record(make_entry(clock.now()))
-    assert len(store.entries) == 3
+    assert len(store.entries) == 5
 
 
 async def test_a_database_that_is_away_loses_nothing(

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,12 +15,13 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
-from opsapi.adapters.sql.migrating import enable_wal, upgrade
+from opsapi.adapters.sql.migrating import create_private, enable_wal, upgrade
 from opsapi.adapters.sql.timing import QueryTimes
 from opsapi.kit.clock import Clock, SystemClock
 from opsapi.kit.errors import DependencyUnavailable
 
 _BUSY_TIMEOUT_SECONDS = 15
+_MIGRATION_SECONDS = 300
 _STATEMENT_TIMEOUT_SECONDS = 30
 _CONNECT_TIMEOUT_SECONDS = 5
 _POOL_TIMEOUT_SECONDS = 5
@@ -56,6 +59,8 @@ def normal_url(text: str) -> URL:
         raise ValueError(f"database engine {backend!r} is not supported; use sqlite or postgresql")
     if backend == "sqlite" and url.database in (None, "", ":memory:"):
         raise ValueError("SQLite needs a file: its state must outlive the process")
+    if backend == "sqlite" and (url.query or str(url.database).startswith("file:")):
+        raise ValueError("SQLite takes a plain path, without options")
     return url.set(drivername=_DRIVERS[backend])
 
 
@@ -76,13 +81,14 @@ class Database:
         self._times = QueryTimes(self._clock)
         self._write_turn = asyncio.Lock()
         self._max = pool_size
+        self._busy_seconds = _MIGRATION_SECONDS if patient else _BUSY_TIMEOUT_SECONDS
         self.engine = self._create(pool_size, patient=patient)
         self._listen()
 
     def _create(self, pool_size: int, *, patient: bool) -> AsyncEngine:
         connect_args: dict[str, Any]
         if self.is_sqlite:
-            connect_args = {"isolation_level": None, "timeout": _BUSY_TIMEOUT_SECONDS}
+            connect_args = {"isolation_level": None, "timeout": self._busy_seconds}
         else:
             connect_args = {
                 "timeout": _CONNECT_TIMEOUT_SECONDS,
@@ -110,7 +116,7 @@ class Database:
     def _listen(self) -> None:
         sync = self.engine.sync_engine
         if self.is_sqlite:
-            event.listen(sync, "connect", _prepare_sqlite)
+            event.listen(sync, "connect", partial(_prepare_sqlite, busy_seconds=self._busy_seconds))
             event.listen(sync, "begin", _begin_sqlite)
         self._times.listen(sync)
 
@@ -171,6 +177,7 @@ class Database:
         patient = Database(self.url.render_as_string(hide_password=False), pool_size=1, patient=True)
         try:
             if self.is_sqlite:
+                await asyncio.to_thread(create_private, Path(str(self.url.database)))
                 await enable_wal(patient.engine)
             async with patient.write() as connection:
                 await connection.run_sync(upgrade)
@@ -204,9 +211,9 @@ class Database:
         await self.engine.dispose()
 
 
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
+def _prepare_sqlite(connection: Any, _record: Any, *, busy_seconds: int) -> None:
     cursor = connection.cursor()
-    for pragma in (f"busy_timeout={_BUSY_TIMEOUT_SECONDS * 1000}", "foreign_keys=ON", "synchronous=FULL"):
+    for pragma in (f"busy_timeout={busy_seconds * 1000}", "foreign_keys=ON", "synchronous=FULL"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
@@ -251,4 +258,5 @@ async def _release(connection: AsyncConnection) -> None:
         await connection.close()
     except (exc.SQLAlchemyError, OSError):
         # The connection is gone already; what the caller waits for is the block's own outcome.
-        await connection.invalidate()
+        with suppress(exc.SQLAlchemyError, OSError):
+            await connection.invalidate()

@@ -1,6 +1,7 @@
 """Runs the packaged Alembic migrations under a lock."""
 
 import asyncio
+import os
 import sqlite3
 from pathlib import Path
 
@@ -49,6 +50,15 @@ def upgrade(connection: sa.Connection) -> None:
         raise SchemaIsNewer(current)
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def create_private(path: Path) -> None:
+    """Makes the file readable by its owner alone, before SQLite makes it with the process' umask; an existing file
+    keeps its mode. SQLite gives its side files the same one. Raises DependencyUnavailable."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise DependencyUnavailable("database", "its file cannot be opened or written") from error
 
 
 async def enable_wal(engine: AsyncEngine) -> None:

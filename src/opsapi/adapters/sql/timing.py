@@ -11,7 +11,7 @@ from opsapi.kit.clock import Clock
 WINDOW_SECONDS = 300.0
 BUCKET_SECONDS = 10.0
 SLOW_SECONDS = 0.5
-_STACK = "opsapi_started"
+_STARTED = "opsapi_started"
 
 
 class _Bucket:
@@ -34,22 +34,15 @@ class QueryTimes:
     def listen(self, engine: sa.Engine) -> None:
         event.listen(engine, "before_cursor_execute", self._before)
         event.listen(engine, "after_cursor_execute", self._after)
-        event.listen(engine, "handle_error", self._failed)
 
     def _before(self, connection: sa.Connection, *_: Any) -> None:
-        connection.info.setdefault(_STACK, []).append(self._clock.monotonic())
+        connection.info[_STARTED] = self._clock.monotonic()
 
     def _after(self, connection: sa.Connection, *_: Any) -> None:
-        started = connection.info.get(_STACK)
-        if started:
-            self.add(self._clock.monotonic() - started.pop())
-
-    def _failed(self, context: sa.ExceptionContext) -> None:
-        # A query that failed says nothing of speed, but must not leave its start behind for the next one.
-        if context.connection is not None and not context.connection.invalidated:
-            started = context.connection.info.get(_STACK)
-            if started:
-                started.pop()
+        # One that failed or was cancelled says nothing of speed; the next one overwrites what it left.
+        started = connection.info.pop(_STARTED, None)
+        if started is not None:
+            self.add(self._clock.monotonic() - started)
 
     def add(self, seconds: float) -> None:
         now = self._clock.monotonic()
