@@ -109,16 +109,19 @@ def manifest(
     """YAML to `kubectl apply`: a ServiceAccount and what it may do, by one Role per namespace or one ClusterRole.
 
     Limited to `namespaces` it holds Roles alone, and with `cluster_wide` a ClusterRole for what has no namespace (the
-    nodes of a dedicated cluster). Never a right on Secrets.
+    nodes of a dedicated cluster). Never a right on Secrets. The ServiceAccount's namespace is made too, unless it is one
+    of `namespaces`, which are there.
     """
     rules = _written(merged(rules_for(features, limited=bool(namespaces))))
     subject = {"kind": "ServiceAccount", "name": account, "namespace": account_namespace}
+    home = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": account_namespace}}
     documents: list[dict[str, Any]] = [
+        *([] if account_namespace in namespaces else [home]),
         {
             "apiVersion": "v1",
             "kind": "ServiceAccount",
             "metadata": {"name": account, "namespace": account_namespace},
-        }
+        },
     ]
     if namespaces:
         for namespace in namespaces:

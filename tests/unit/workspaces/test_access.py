@@ -26,7 +26,7 @@ def rights(text: str) -> set[tuple[str, str, str]]:
 
 
 def test_a_workspace_of_some_namespaces_works_with_roles_alone() -> None:
-    held = documents(manifest(EVERYTHING, namespaces=("shop", "pay")))
+    held = documents(manifest(EVERYTHING, namespaces=("shop", "pay"), account_namespace="shop"))
     assert [document["kind"] for document in held] == ["ServiceAccount", "Role", "RoleBinding", "Role", "RoleBinding"]
     assert [d["metadata"]["namespace"] for d in held if d["kind"] == "Role"] == ["shop", "pay"]  # type: ignore[index]
     assert not any(resource == "nodes" for _, resource, _ in rights(manifest(EVERYTHING, namespaces=("shop",))))
@@ -34,7 +34,8 @@ def test_a_workspace_of_some_namespaces_works_with_roles_alone() -> None:
 
 def test_a_whole_cluster_takes_one_cluster_role() -> None:
     held = documents(manifest(EVERYTHING))
-    assert [document["kind"] for document in held] == ["ServiceAccount", "ClusterRole", "ClusterRoleBinding"]
+    kinds = [document["kind"] for document in held]
+    assert kinds == ["Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding"]
     assert ("", "nodes", "watch") in rights(manifest(EVERYTHING))
 
 
