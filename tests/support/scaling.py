@@ -70,8 +70,8 @@ class Stage:
         settings = ScalingSettings(verify_seconds=60, hold_seconds=5, poll_seconds=1)
         self.steps = ScalingSteps(self.clusters, self.workloads, self.policy, settings)
         self.procedures = Procedures()
-        self.procedures.register(self.steps.procedure())
         procedure = self.steps.procedure()
+        self.procedures.register(procedure)
         self.endpoints = ScaleEndpoints(self.clusters, self.workloads, self.ledger, procedure, self.policy, self.clock)
         self.execution = Execution(
             self.ledger,
