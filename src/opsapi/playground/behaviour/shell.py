@@ -13,6 +13,7 @@ from functools import lru_cache
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SHELLS = frozenset({"sh", "bash", "ash"})
 FOREVER = float("inf")
+_REDIRECTION = re.compile(r"\d?>>?\s*(?:&\d|[^\s;&|]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,8 @@ def _run_script(text: str) -> Script:
         head = re.split(r"\b(?:while|for|until)\b", text)[0]
         before = _run_script(head.strip().rstrip(";")) if head.strip() else Script((), 0.0, 0)
         return Script(before.lines, FOREVER, 0)
-    for operator, part in re.findall(r"(^|;|&&|\|\||\n)([^;&|\n]*)", text):
+    plain = _REDIRECTION.sub("", text)
+    for operator, part in re.findall(r"(^|;|&&|\|\||\n)([^;&|\n]*)", plain):
         if (operator == "&&" and code != 0) or (operator == "||" and code == 0):
             continue
         words = _words(part)
@@ -62,7 +64,7 @@ def _run_script(text: str) -> Script:
 
 def _words(part: str) -> list[str]:
     try:
-        words = shlex.split(re.sub(r"\d?>>?\s*(&\d|\S+)", "", part))
+        words = shlex.split(part)
     except ValueError:
         words = part.split()
     return words[1:] if words[:1] == ["exec"] else words

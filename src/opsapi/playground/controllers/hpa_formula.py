@@ -56,7 +56,7 @@ def propose(current: int, pods: Sequence[PodSample], target: float, *, percent: 
     unready = [pod for pod in pods if pod.unready]
     missing = [pod for pod in pods if pod.usage is None and not pod.unready]
     if not missing and not (unready and ratio > 1):
-        wanted = current if abs(1 - ratio) <= TOLERANCE else math.ceil(ratio * len(measured))
+        wanted = current if 1 - TOLERANCE <= ratio <= 1 + TOLERANCE else math.ceil(ratio * len(measured))
         return Proposal(wanted, utilization, average)
     padded = [(pod.usage or 0.0, pod.request) for pod in measured]
     for pod in missing:
@@ -66,7 +66,7 @@ def propose(current: int, pods: Sequence[PodSample], target: float, *, percent: 
         padded += [(0.0, pod.request) for pod in unready]
     total, asked = sum(item[0] for item in padded), sum(item[1] for item in padded)
     again = (int(total * 100 / asked) / target if asked else 0.0) if percent else total / len(padded) / target
-    if abs(1 - again) <= TOLERANCE or (ratio < 1 < again) or (ratio > 1 > again):
+    if 1 - TOLERANCE <= again <= 1 + TOLERANCE or (ratio < 1 < again) or (ratio > 1 > again):
         return Proposal(current, utilization, average)
     wanted = math.ceil(again * len(padded))
     if (again < 1 and wanted > current) or (again > 1 and wanted < current):
