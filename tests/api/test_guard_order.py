@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from opsapi.http.app import create_app
 from support.http import ADMIN, PLAIN, READER, World, call, credentials, world
 
 WIDGETS = "/internal/v1/workspaces/ws-1/widgets"
@@ -267,6 +268,7 @@ async def test_what_cannot_be_audited_is_not_done() -> None:
     w.audit.full = True
     answer = await call(w.app(), "POST", WIDGETS, headers=posting(), body=b'{"name": "x"}')
     assert (answer.status, answer.code) == (503, "DEPENDENCY_UNAVAILABLE")
+    assert limits(answer.headers)[:2] == (10, 10)
     assert w.widgets.calls == []
 
 
@@ -287,7 +289,5 @@ async def test_options_lists_the_methods_of_a_path() -> None:
 def test_two_endpoints_on_one_route_cannot_be_served() -> None:
     w: World = world()
     bound = w.bound()
-    with pytest.raises(TypeError, match=r"two endpoints|share|called"):
-        from opsapi.http.app import create_app
-
+    with pytest.raises(TypeError, match="called"):
         create_app([*bound, bound[0]], w.ports(), w.settings)

@@ -10,9 +10,10 @@ import msgspec
 
 from opsapi.accounts.addresses import AddressSet, client_address, parse_address
 from opsapi.http.bodies import ClientDisconnected
-from opsapi.http.envelope import encode_error
-from opsapi.http.errors import HeadersTooLarge, MethodNotAllowed, PayloadTooLarge, RequestTimeout
+from opsapi.http.docs import OPENAPI_PATH
+from opsapi.http.errors import HeadersTooLarge, PayloadTooLarge, RequestTimeout
 from opsapi.http.exchange import Answer, Exchange, Header, Receive, Scope, Send, open_exchange
+from opsapi.http.failures import failure
 from opsapi.http.guard import Guard
 from opsapi.http.logs import RequestLog
 from opsapi.http.metrics import exposition, registry_of
@@ -63,6 +64,7 @@ class App:
             Guard(ports.authenticator, ports.limiter, ports.scopes, settings),
             None if ports.idempotency is None else Replays(ports.idempotency, settings.idempotency_wait_seconds),
             ports.audit,
+            {OPENAPI_PATH.encode(): Answer(200, self.openapi)} if settings.docs == "accounts" else {},
             settings,
         )
         self._tracing = None if settings.tracing is None else Tracing(settings.tracing)
@@ -107,7 +109,7 @@ class App:
                 return await page[1](exchange)
             return await self._serving.answer(exchange, scope, receive)
         except OpsError as error:
-            return _failure(error, exchange)
+            return failure(error, exchange)
         except ClientDisconnected:
             exchange.disconnected = True
             return Answer(_CLOSED, b"")
@@ -115,12 +117,12 @@ class App:
             if scope.get("opsapi.disconnected"):
                 exchange.disconnected = True
                 return Answer(_CLOSED, b"")
-            return _failure(DependencyUnavailable("api_server", "the service is shutting down"), exchange)
+            return failure(DependencyUnavailable("api_server", "the service is shutting down"), exchange)
         except Exception:
             _log.exception(
                 "an endpoint failed", extra={"request_id": exchange.request_id, "endpoint": exchange.endpoint}
             )
-            return _failure(InternalError(), exchange)
+            return failure(InternalError(), exchange)
 
     async def _send(self, scope: Scope, send: Send, exchange: Exchange, answer: Answer) -> None:
         """Through the server's short cut where there is one, else by ASGI's messages; the bytes are the same."""
@@ -191,17 +193,6 @@ class App:
 
     def drain(self) -> None:
         self._public.drain()
-
-
-def _failure(error: OpsError, exchange: Exchange) -> Answer:
-    headers: list[Header] = []
-    if error.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % error.retry_after))
-    if isinstance(error, MethodNotAllowed):
-        headers.append((b"allow", ", ".join(error.allowed).encode()))
-    if error.status == 401:
-        headers.append((b"www-authenticate", b'Bearer realm="opsapi"'))
-    return Answer(error.status, encode_error(error, exchange.request_id), headers, error.code)
 
 
 def _lines(headers: list[Header]) -> bytes:

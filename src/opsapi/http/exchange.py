@@ -80,6 +80,7 @@ class Exchange:
         self,
         method: str,
         raw_path: bytes,
+        query: bytes,
         headers: dict[bytes, bytes],
         peer: str,
         received_at: datetime,
@@ -90,6 +91,7 @@ class Exchange:
         self.raw_path = raw_path
         self.path = raw_path.decode("ascii", "backslashreplace")
         """As sent, still percent-encoded, so always one line of ASCII."""
+        self.query = query
         self.headers = headers
         self.peer = peer
         self.received_at = received_at
@@ -126,6 +128,7 @@ def open_exchange(scope: Scope, received_at: datetime, started: float) -> Exchan
     return Exchange(
         scope["method"],
         scope.get("raw_path") or scope["path"].encode(),
+        scope["query_string"],
         headers,
         client[0] if client else "",
         received_at,
@@ -136,7 +139,8 @@ def open_exchange(scope: Scope, received_at: datetime, started: float) -> Exchan
 
 def check_head(headers: list[Header], exchange: Exchange, *, max_count: int, max_bytes: int) -> None:
     """Raises HeadersTooLarge, and ValidationFailed where a header that decides something is given twice."""
-    if len(headers) > max_count or sum(map(len, chain.from_iterable(headers))) > max_bytes:
+    line = len(exchange.raw_path) + len(exchange.query)
+    if len(headers) > max_count or line + sum(map(len, chain.from_iterable(headers))) > max_bytes:
         raise HeadersTooLarge(max_bytes)
     if len(headers) != len(exchange.headers):
         names = [name for name, _ in headers]

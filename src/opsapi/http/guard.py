@@ -26,7 +26,7 @@ from opsapi.http.routing import Match, Route, path_names
 from opsapi.http.settings import HttpSettings
 from opsapi.kit.caller import Caller
 from opsapi.kit.endpoint import LimitClass, Scope
-from opsapi.kit.errors import ResourceNotFound, ValidationFailed
+from opsapi.kit.errors import DependencyUnavailable, OpsError, ResourceNotFound, ValidationFailed
 from opsapi.kit.limits import RateLimiter, Window
 from opsapi.kit.permissions import UNBOUND_ONLY
 
@@ -107,8 +107,11 @@ class Guard:
                 _label(exchange.headers, b"x-agent-run"),
             )
         except (InvalidServiceAccount, IpNotAllowed, ValidationFailed, HeadersTooLarge):
-            window = await self._limiter.hit(f"login:{_network(exchange.address)}", self._failed_logins)
+            window = await self._limiter.hit(_login_key(exchange), self._failed_logins)
             self._enforce(exchange, window, "failed logins from this address")
+            raise
+        except DependencyUnavailable:
+            await self.stand(exchange)
             raise
         except DelegationNotAllowed:
             window = await self._limiter.hit(f"unknown:{exchange.claimed_account}", self._unknown)
@@ -116,6 +119,10 @@ class Guard:
             raise
         exchange.caller = caller
         return caller
+
+    async def stand(self, exchange: Exchange) -> None:
+        """For an answer before anybody is known: where the address stands, counting nothing."""
+        exchange.window = await self._limiter.peek(_login_key(exchange), self._failed_logins)
 
     async def refuse(self, exchange: Exchange, match: Match | None) -> NoReturn:
         """What no declaration serves. Raises ResourceNotFound, MethodNotAllowed, RateLimitExceeded."""
@@ -169,6 +176,11 @@ class Guard:
                 return workspace
         except ResourceNotFound:
             pass
+        except OpsError:
+            limit = route.declaration.limit
+            window = await self._limiter.hit(limit_key(limit, account, scope_id), route.per_minute)
+            self._enforce(exchange, window, limit.name)
+            raise
         await self._count_unknown(exchange, account)
         raise ResourceNotFound(kind, scope_id)
 
@@ -206,6 +218,10 @@ class Guard:
     def _account(exchange: Exchange) -> str:
         assert exchange.caller is not None
         return exchange.caller.account_id
+
+
+def _login_key(exchange: Exchange) -> str:
+    return f"login:{_network(exchange.address)}"
 
 
 def allowed_methods(match: Match) -> list[str]:

@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document, made from the declarations alone."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -10,6 +10,7 @@ import msgspec
 from opsapi.http.envelope import Meta
 from opsapi.http.openapi_errors import REQUEST_ID, ErrorSchemas, failures_of, response, takes_body
 from opsapi.http.routing import path_names
+from opsapi.http.samples import CannotSample, sample
 from opsapi.http.settings import HttpSettings
 from opsapi.kit.endpoint import Endpoint, Example, Idempotency
 from opsapi.kit.errors import OpsError
@@ -136,6 +137,7 @@ def _operation(declared: Endpoint, schemas: _Schemas, settings: HttpSettings) ->
     if takes_body(declared):
         content: dict[str, Any] = {"schema": schemas.body(declared)}
         examples = {e.name: {"value": msgspec.to_builtins(e.request)} for e in declared.examples if e.request}
+        examples = examples or _sampled(declared.body, lambda body: body)
         if examples:
             content["examples"] = examples
         operation["requestBody"] = {
@@ -217,7 +219,12 @@ def _success(declared: Endpoint, status: int, schemas: _Schemas) -> dict[str, An
         "properties": {"data": data, "meta": {"$ref": _REF.format(name="Meta")}},
     }
     content: dict[str, Any] = {"schema": schema}
-    examples = {e.name: {"value": _example(e, status)} for e in declared.examples if _fits(e, declared, status)}
+    examples = {
+        e.name: {"value": _enveloped(msgspec.to_builtins(e.response, str_keys=True), status)}
+        for e in declared.examples
+        if _fits(e, declared, status)
+    }
+    examples = examples or _sampled(declared.answer, lambda data: _enveloped(data, status))
     if examples:
         content["examples"] = examples
     return {
@@ -233,7 +240,14 @@ def _fits(example: Example, declared: Endpoint, status: int) -> bool:
     return (example.status or declared.success[0]) == status
 
 
-def _example(example: Example, status: int) -> dict[str, Any]:
+def _sampled(of: Any, shaped: Callable[[Any], Any]) -> dict[str, Any]:
+    try:
+        return {"shape": {"summary": "The shape; the values mean nothing", "value": shaped(sample(of))}}
+    except CannotSample:
+        return {}
+
+
+def _enveloped(data: Any, status: int) -> dict[str, Any]:
     meta: dict[str, Any] = {
         "request_id": REQUEST_ID,
         "observed_at": "2024-01-20T15:30:00Z",
@@ -243,7 +257,7 @@ def _example(example: Example, status: int) -> dict[str, Any]:
     }
     if status == 202:
         meta |= {"operation_id": "op-7k2m9q4x1v8c5b3n", "poll_after_ms": 1000}
-    return {"data": msgspec.to_builtins(example.response, str_keys=True), "meta": meta}
+    return {"data": data, "meta": meta}
 
 
 def _service_paths() -> dict[str, Any]:

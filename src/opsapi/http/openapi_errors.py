@@ -1,11 +1,9 @@
 """The failures of each operation, as OpenAPI responses with a real or plausible example of each."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from msgspec import inspect
 
 from opsapi.accounts.errors import (
     DelegationNotAllowed,
@@ -25,6 +23,7 @@ from opsapi.http.errors import (
     RequestTimeout,
     UnsupportedMediaType,
 )
+from opsapi.http.samples import sample
 from opsapi.kit.endpoint import Endpoint, Idempotency, NoBody
 from opsapi.kit.errors import (
     AmbiguousResource,
@@ -60,14 +59,6 @@ _INSTANCES: tuple[OpsError, ...] = (
     InternalError(),
 )
 _EXAMPLES: dict[type[OpsError], OpsError] = {type(instance): instance for instance in _INSTANCES}
-_NAMED_SAMPLES = {
-    "resource_id": "ws-123",
-    "resource_type": "deployment",
-    "workspace_id": "ws-123",
-    "application_id": "app-456",
-    "operation_id": "op-7k2m9q4x1v8c5b3n",
-    "service_account_id": "sa-deployer",
-}
 
 
 def failures_of(declared: Endpoint) -> list[type[OpsError]]:
@@ -186,38 +177,5 @@ def _example(error: type[OpsError]) -> dict[str, Any]:
     if instance is not None:
         message, details = instance.message, msgspec.to_builtins(instance.details)
     else:
-        message, details = error.summary, sample(inspect.type_info(error.details_type))
+        message, details = error.summary, sample(error.details_type)
     return {"error": {"code": error.code, "message": message, "details": details, "request_id": REQUEST_ID}}
-
-
-def sample(info: inspect.Type, name: str = "") -> Any:
-    """A small valid value of a type: required fields only, the first of each choice."""
-    if isinstance(info, inspect.Metadata):
-        return sample(info.type, name)
-    if isinstance(info, inspect.UnionType):
-        return sample(next(t for t in info.types if not isinstance(t, inspect.NoneType)), name)
-    if isinstance(info, inspect.StructType):
-        return {field.encode_name: sample(field.type, field.name) for field in info.fields if field.required}
-    if isinstance(info, inspect.EnumType):
-        return next(iter(info.cls)).value
-    if isinstance(info, inspect.LiteralType):
-        return info.values[0]
-    if isinstance(info, inspect.DictType):
-        return {}
-    if isinstance(info, inspect.CollectionType):
-        return [sample(info.item_type, name)]
-    return _scalar(info, name)
-
-
-def _scalar(info: inspect.Type, name: str) -> Any:
-    if isinstance(info, inspect.StrType):
-        return _NAMED_SAMPLES.get(name, name or "text")
-    if isinstance(info, inspect.DateTimeType):
-        return msgspec.to_builtins(datetime(2024, 1, 20, 15, 35, tzinfo=UTC))
-    if isinstance(info, inspect.BoolType):
-        return True
-    if isinstance(info, inspect.IntType):
-        return info.ge if info.ge is not None else 3
-    if isinstance(info, inspect.FloatType):
-        return info.ge if info.ge is not None else 1.5
-    return None

@@ -10,9 +10,10 @@ import msgspec
 
 from opsapi.http.errors import IdempotencyInProgress, IdempotencyKeyReused
 from opsapi.http.exchange import Answer, Exchange
+from opsapi.http.failures import failure
 from opsapi.http.routing import Route
 from opsapi.kit.endpoint import Body, Idempotency, Params
-from opsapi.kit.errors import ValidationFailed
+from opsapi.kit.errors import OpsError, ValidationFailed
 from opsapi.kit.idempotency import Claimed, IdempotencyStore, InProgress, Reused, StoredAnswer
 
 _KEY = re.compile(rb"[\x21-\x7e]{1,255}")
@@ -46,9 +47,9 @@ class Replays:
     async def once(
         self, exchange: Exchange, key: str, params: Params, body: Body, run: Callable[[], Awaitable[Answer]]
     ) -> Answer:
-        """Answers that may differ next time (429, 5xx, a failure without an answer) free the key.
+        """Refusals are answers too; those that may differ next time (429, 5xx, an unexpected failure) free the key.
 
-        Raises IdempotencyInProgress, IdempotencyKeyReused, and what `run` raises.
+        Raises IdempotencyInProgress, IdempotencyKeyReused, and what else than OpsError `run` raises.
         """
         claim = await self._claim(exchange, key, _fingerprint(params, body))
         if isinstance(claim, StoredAnswer):
@@ -56,6 +57,8 @@ class Replays:
             return _replayed(claim)
         try:
             answer = await run()
+        except OpsError as error:
+            answer = failure(error, exchange)
         except BaseException:
             await self._settle(self._store.abandon(claim.claim_id))
             raise

@@ -1,5 +1,7 @@
 """One guarded call: head, guard, parameters, body, handler, envelope, in that order."""
 
+from collections.abc import Mapping
+
 from opsapi.http.bodies import read_body
 from opsapi.http.deadlines import DeadlineExceeded, Deadlines
 from opsapi.http.envelope import API_PREFIX, encode_reply
@@ -23,8 +25,16 @@ _NO_BODY = NoBody()
 
 class Serving:
     def __init__(
-        self, router: Router, guard: Guard, replays: Replays | None, recorder: Recorder, settings: HttpSettings
+        self,
+        router: Router,
+        guard: Guard,
+        replays: Replays | None,
+        recorder: Recorder,
+        documents: Mapping[bytes, Answer],
+        settings: HttpSettings,
     ) -> None:
+        """`documents`: by raw path, what any account may read."""
+        self._documents = documents
         self._recorder = recorder
         self._router = router
         self._guard = guard
@@ -35,12 +45,20 @@ class Serving:
 
     async def answer(self, exchange: Exchange, scope: Scope, receive: Receive) -> Answer:
         """Raises OpsError for whatever the caller did wrong or could not have, ClientDisconnected."""
-        self._recorder.ensure_room()
-        match = self._router.match(exchange.raw_path)
         guard = self._guard
+        try:
+            self._recorder.ensure_room()
+        except DependencyUnavailable:
+            await guard.stand(exchange)
+            raise
+        match = self._router.match(exchange.raw_path)
         await guard.authenticate(exchange, scope["headers"])
         if match is not None and exchange.method == "OPTIONS":
             return await self._options(exchange, match)
+        document = self._documents.get(exchange.raw_path)
+        if document is not None and exchange.method in ("GET", "HEAD"):
+            await guard.count(exchange, OTHER, self._other_per_minute)
+            return document
         route = None if match is None else match.methods.get("GET" if exchange.method == "HEAD" else exchange.method)
         if match is None or route is None:
             await guard.refuse(exchange, match)
@@ -49,7 +67,7 @@ class Serving:
         accept = exchange.headers.get(b"accept")
         if accept is not None and accept not in _ANY_ACCEPT and not accepts_json(accept):
             raise NotAcceptable(accept.decode("latin-1"))
-        params, selection = _parameters(exchange, route, scope["query_string"])
+        params, selection = _parameters(exchange, route)
         key = idempotency_key(exchange, route)
         body: Body = _NO_BODY
         if route.takes_body or exchange.has_body:
@@ -115,8 +133,8 @@ class Serving:
         return answer
 
 
-def _parameters(exchange: Exchange, route: Route, query_string: bytes) -> tuple[Params, Selection | None]:
-    query = parse_query(query_string) if query_string else {}
+def _parameters(exchange: Exchange, route: Route) -> tuple[Params, Selection | None]:
+    query = parse_query(exchange.query) if exchange.query else {}
     selection = None
     if route.projection is not None:
         fields = query.pop("fields", None)
