@@ -8,9 +8,8 @@ from typing import Any
 
 import msgspec
 
-from opsapi.applications.errors import TargetGone, WriteConflict, WriteRefused
+from opsapi.applications.errors import OutcomeUnknown, TargetGone, WriteConflict, WriteRefused
 from opsapi.applications.ports import AutoscalerBounds, ScaleState, WorkloadRef, WrittenEvent
-from opsapi.kit.errors import DependencyUnavailable
 from opsapi.workspaces.objects import DEPLOYMENT, HorizontalPodAutoscaler, Workload
 from support.workloads import FakeWorkloads
 
@@ -103,9 +102,9 @@ class RemoteWorkloads:
                 writer.close()
                 await writer.wait_closed()
         except OSError as error:
-            raise DependencyUnavailable("kubernetes_api", "no answer", workspace_id=ref.workspace_id) from error
+            raise OutcomeUnknown("kubernetes_api", "no answer", workspace_id=ref.workspace_id) from error
         if not line:
-            raise DependencyUnavailable("kubernetes_api", "no answer", workspace_id=ref.workspace_id)
+            raise OutcomeUnknown("kubernetes_api", "no answer", workspace_id=ref.workspace_id)
         response = msgspec.json.decode(line, type=Response)
         if response.fault.startswith("refused"):
             raise WriteRefused(response.fault.removeprefix("refused "), "", 403)

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from opsapi.applications.errors import TargetGone, WriteConflict, WriteRefused
+from opsapi.applications.errors import OutcomeUnknown, TargetGone, WriteConflict, WriteRefused
 from opsapi.applications.field_managers import REPLICAS, writer_of
 from opsapi.applications.ports import FIELD_MANAGER, AutoscalerBounds, ScaleState, WorkloadRef, Workloads, WrittenEvent
 from opsapi.applications.scaling import (
@@ -100,6 +100,9 @@ class ScalingSteps:
             except (WriteRefused, TargetGone) as error:
                 await work.withdraw()
                 raise _failed(error, order) from error
+            except DependencyUnavailable as error:
+                await _settle(work, error)
+                raise
             event = await self._announce(work, order, ref)
             await work.record(_effect(order, state.desired, written) | {"event": event})
             return _scaled(order, f"Set from {state.desired} to {order.replicas} replicas")
@@ -214,6 +217,9 @@ class ScalingSteps:
         except (WriteRefused, TargetGone) as error:
             await work.withdraw()
             raise _failed(error, order) from error
+        except DependencyUnavailable as error:
+            await _settle(work, error)
+            raise
         await work.record(_autoscaler_effect(written, wanted))
         if not fulfils(bounds_of(written), wanted.wanted):
             raise StepFailed("NOT_AS_WRITTEN", f"HorizontalPodAutoscaler {wanted.name} was changed on admission")
@@ -300,6 +306,12 @@ class ScalingSteps:
             _log.warning("no event could be written for operation %s: %s", operation.id, error)
             return "not written"
         return "written"
+
+
+async def _settle(work: StepWork, error: DependencyUnavailable) -> None:
+    """A write that never left is certain not to have happened; of one that did, the next try looks for the effect."""
+    if not isinstance(error, OutcomeUnknown):
+        await work.withdraw()
 
 
 def _order(work: StepWork) -> ScaleOrder:

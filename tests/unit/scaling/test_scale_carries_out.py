@@ -4,10 +4,10 @@ from datetime import timedelta
 
 import pytest
 
+from opsapi.applications.errors import OutcomeUnknown
 from opsapi.applications.ports import AutoscalerBounds
 from opsapi.applications.scaling import bounds_of
 from opsapi.applications.scaling_model import AutoScaleConfig
-from opsapi.kit.errors import DependencyUnavailable
 from opsapi.operations.model import Outcome, State, StepState, UndoState
 from opsapi.workspaces.model import Mode
 from support.inventory import FakeCluster, FakeClusters, make_workspace
@@ -134,7 +134,7 @@ async def test_an_answer_that_got_lost_is_looked_for_not_repeated(stage: Stage) 
 
     def lose(_: str) -> None:
         stage.workloads.after = lambda _: None
-        raise DependencyUnavailable("kubernetes_api", "connection reset")
+        raise OutcomeUnknown("kubernetes_api", "connection reset")
 
     stage.workloads.after = lose
     await stage.work()
