@@ -115,7 +115,7 @@ async def test_a_change_that_fails_leaves_nothing_and_is_not_marked_as_audited(s
     async def fail() -> None:
         async with store.change() as change:
             await change.insert_account(account)
-            await change.audit(call, 201, "service-account/x", at=CLOCK.now())
+            await change.audit(call, 201, "service-account/x", at=CLOCK.now(), reason="grant logs:read")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -129,7 +129,7 @@ async def test_a_change_marks_its_call_as_audited_once_committed(store: AccountS
     call = call_of(admin, make_token(admin, CLOCK))
     async with store.change() as change:
         await change.insert_account(make_account())
-        await change.audit(call, 201, "service-account/x", at=CLOCK.now())
+        await change.audit(call, 201, "service-account/x", at=CLOCK.now(), reason="grant logs:read")
         seen = [call.audit.committed]
     seen.append(call.audit.committed)
     assert seen == [False, True]
@@ -169,15 +169,16 @@ async def test_the_audit_of_a_change_is_in_its_transaction(database: Database) -
     call = call_of(admin, make_token(admin, CLOCK))
     async with store.change() as change:
         await change.insert_account(admin)
-        await change.audit(OPERATOR, 201, "service-account/a", at=CLOCK.now())
+        await change.audit(OPERATOR, 201, "service-account/a", at=CLOCK.now(), reason="grant logs:read")
     async with store.change() as change:
-        await change.audit(call, 201, "service-account/b", at=CLOCK.now())
+        await change.audit(call, 201, "service-account/b", at=CLOCK.now(), reason="grant logs:read")
     entries = {entry.resource: entry for entry in await audit.page(EVERY_ENTRY, None, 10)}
     operator, admins = entries["service-account/a"], entries["service-account/b"]
     assert (operator.account_id, operator.account_kind, operator.on_behalf_of) == ("system:cli", "system", "root")
     assert (operator.method, operator.path, operator.status) == ("CLI", "accounts create", 201)
     assert (admins.account_id, admins.token_id, admins.address) == (admin.id, call.caller.token_id, "192.0.2.7")
     assert admins.request_id == call.request_id
+    assert operator.reason == admins.reason == "grant logs:read"
 
 
 async def test_two_tokens_cannot_share_a_hash(database: Database) -> None:

@@ -157,6 +157,32 @@ async def test_a_chainer_links_all_exports_a_checkpoint_and_the_chain_is_sound(s
     assert (report.verdict.checked, report.verdict.guarded_to, report.unlinked) == (8, 8, 0)
 
 
+async def test_a_stopped_chainer_vouches_for_all_that_it_linked(store: Both, clock: SetClock) -> None:
+    sink = FakeSink()
+    chainer = Chainer(store, KEYS, sink, clock, holder="a")
+    for count in (3, 2):
+        await store.insert(make_entries(clock, count))
+        await chainer.work()
+    assert [mark.seq for mark in sink.marks] == [3]
+    await chainer.stop()
+    await Chainer(store, KEYS, sink, clock, holder="b").stop()
+    assert [mark.seq for mark in sink.marks] == [3, 5]
+
+
+async def test_a_checkpoint_that_cannot_be_exported_is_tried_again(store: Both, clock: SetClock) -> None:
+    sink = FakeSink()
+    sink.failure = OSError("disk full")
+    chainer = Chainer(store, KEYS, sink, clock, holder="a")
+    await store.insert(make_entries(clock, 3))
+    with pytest.raises(OSError, match="disk full"):
+        await chainer.work()
+    assert await store.last_checkpoint() is None
+    sink.failure = None
+    await chainer.work()
+    assert [mark.seq for mark in sink.marks] == [3]
+    assert (await verify(store, KEYS, clock, sink.marks)).verdict.guarded_to == 3
+
+
 async def test_a_stopped_chainer_leaves_its_lease_to_the_next(store: Both, clock: SetClock) -> None:
     one, other = (Chainer(store, KEYS, FakeSink(), clock, holder=name) for name in "ab")
     await store.insert(make_entries(clock, 2))

@@ -110,11 +110,12 @@ class _FakeChange:
     async def update_token(self, token: Token) -> None:
         self.changed_tokens[token.id] = token
 
-    async def audit(self, by: Call | System, status: int, resource: str, *, at: datetime) -> None:
+    async def audit(self, by: Call | System, status: int, resource: str, *, at: datetime, reason: str) -> None:
         who = by.caller.account_id if isinstance(by, Call) else by.account_id
         self.audited.append((who, status, resource))
         if isinstance(by, Call):
             by.audit.resource = resource
+            by.audit.reason = reason
             self.calls.append(by)
 
 

@@ -38,8 +38,9 @@ class Work:
         assert self.target is not None
         return self.target
 
-    async def audit(self, status: int, resource: str) -> None:
-        await self.change.audit(self.by, status, resource, at=self.now)
+    async def audit(self, status: int, resource: str, change: str) -> None:
+        """`change` tells an auditor what the change was, since bodies are not kept."""
+        await self.change.audit(self.by, status, resource, at=self.now, reason=change)
 
 
 @asynccontextmanager

@@ -73,7 +73,8 @@ class Administration:
             rules.check_touch(work.authority, account)
             rules.check_within(work.authority, account)
             await work.change.insert_account(account)
-            await work.audit(201, resource(account.id))
+            told = _told(permissions=account.permissions, allowed_addresses=addresses, may_act_for=delegates)
+            await work.audit(201, resource(account.id), f"new {account.kind}; {told}")
         return account
 
     async def update(self, by: Actor, account_id: str, patch: AccountPatch) -> Account:
@@ -92,7 +93,7 @@ class Administration:
             check_enabled(work.account)
             after = msgspec.structs.replace(work.account, updated_at=work.now, **fields)
             rules.check_within(work.authority, after)
-            await self._save(work, after)
+            await self._save(work, after, f"set {_told(**{name: getattr(after, name) for name in fields})}")
         self._changed(account_id)
         return after
 
@@ -109,7 +110,8 @@ class Administration:
             if added:
                 handed_on = msgspec.structs.replace(after, permissions=checking.permission_names(added))
                 rules.check_within(work.authority, handed_on)
-            await self._save(work, after)
+            names = {"grant": checking.permission_names(added), "revoke": checking.permission_names(taken)}
+            await self._save(work, after, _told(**names))
         self._changed(account_id)
         return after
 
@@ -122,14 +124,23 @@ class Administration:
                 after = msgspec.structs.replace(
                     after, disabled_at=work.now, disabled_by=work.actor_id, updated_at=work.now
                 )
-            await self._save(work, after)
+            await self._save(work, after, "disable")
         self._changed(account_id)
         return after
 
-    async def _save(self, work: Work, after: Account) -> None:
+    async def _save(self, work: Work, after: Account, change: str) -> None:
         await work.change.update_account(after)
-        await work.audit(200, resource(after.id))
+        await work.audit(200, resource(after.id), change)
 
 
 def resource(account_id: str) -> str:
     return f"service-account/{account_id}"
+
+
+def _told(**lists: object) -> str:
+    """`grant a, b; revoke (none)`."""
+    parts = []
+    for name, value in lists.items():
+        text = ", ".join(value) if isinstance(value, list) else str(value)
+        parts.append(f"{name} {text or '(none)'}")
+    return "; ".join(parts)

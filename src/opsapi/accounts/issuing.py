@@ -10,7 +10,7 @@ from opsapi.accounts.acting import Actor, Work, acting, check_enabled, find_toke
 from opsapi.accounts.model import IssuedToken, Token
 from opsapi.accounts.ports import AccountStore
 from opsapi.accounts.tokens import new_secret, sha256
-from opsapi.kit.clock import Clock
+from opsapi.kit.clock import Clock, rfc3339
 from opsapi.kit.errors import InvalidState, ResourceNotFound, StateDetails
 from opsapi.kit.ids import new_id
 
@@ -53,7 +53,7 @@ class TokenIssuer:
             check_enabled(work.account)
             rules.check_within(work.authority, work.account)
             issued = await self._insert(work, work.now + life, description, replaces=None)
-            await work.audit(201, resource(issued.token))
+            await work.audit(201, resource(issued.token), f"issue until {rfc3339(issued.token.expires_at)}")
         return issued
 
     async def rotate(
@@ -72,7 +72,8 @@ class TokenIssuer:
             shortened = msgspec.structs.replace(old, expires_at=min(old.expires_at, work.now + grace))
             await work.change.update_token(shortened)
             issued = await self._insert(work, work.now + life, old.description, replaces=old.id)
-            await work.audit(201, resource(issued.token))
+            told = f"rotate {old.id}, which works until {rfc3339(shortened.expires_at)}"
+            await work.audit(201, resource(issued.token), f"{told}; until {rfc3339(issued.token.expires_at)}")
         self._changed(account_id)
         return issued
 
@@ -85,7 +86,7 @@ class TokenIssuer:
             if token.revoked_at is None:
                 token = msgspec.structs.replace(token, revoked_at=work.now, revoked_by=work.actor_id)
                 await work.change.update_token(token)
-            await work.audit(200, resource(token))
+            await work.audit(200, resource(token), "revoke")
         self._changed(account_id)
         return token
 

@@ -28,8 +28,9 @@ class AccountChange(Protocol):
         """Expiry and revocation."""
         ...
 
-    async def audit(self, by: Call | System, status: int, resource: str, *, at: datetime) -> None:
-        """Adds the audit entry. Once the transaction has committed, `by.audit.committed` is set on a call."""
+    async def audit(self, by: Call | System, status: int, resource: str, *, at: datetime, reason: str) -> None:
+        """Adds the audit entry; `reason` says what changed. Once the transaction has committed, `by.audit.committed`
+        is set on a call."""
         ...
 
 

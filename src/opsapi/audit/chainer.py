@@ -43,8 +43,13 @@ class Chainer:
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def stop(self) -> None:
-        """Links what is left and frees the lease for the next one."""
-        await self.work()
+        """Links what is left, vouches for it by a last checkpoint and frees the lease for the next one."""
+        try:
+            await self.work()
+            if self._lease is not None:
+                await self._mark(await self._store.head(), at_once=True)
+        except OSError as error:
+            _log.warning("the audit's last checkpoint was not exported: %s", error)
         if self._lease is not None:
             await self._store.release(self._lease)
             self._lease = None
@@ -68,11 +73,13 @@ class Chainer:
             if linked < BATCH:
                 return total
 
-    async def _mark(self, head: ChainHead) -> None:
+    async def _mark(self, head: ChainHead, *, at_once: bool = False) -> None:
         """A checkpoint each thousand entries, and each minute in which there were any."""
         last = await self._store.last_checkpoint()
         now = self._clock.now()
-        if head.seq == 0 or (last is not None and not self._is_due(head, last.seq, last.at, now)):
+        known = 0 if last is None else last.seq
+        due = at_once or last is None or self._is_due(head, last.seq, last.at, now)
+        if head.seq <= known or not due:
             return
         mark = checkpoint(self._keys, head, now)
         # Out of the database first: one that is only inside protects nothing.
@@ -81,4 +88,4 @@ class Chainer:
 
     @staticmethod
     def _is_due(head: ChainHead, seq: int, at: datetime, now: datetime) -> bool:
-        return head.seq - seq >= CHECKPOINT_ENTRIES or (head.seq > seq and now - at >= CHECKPOINT_EVERY)
+        return head.seq - seq >= CHECKPOINT_ENTRIES or now - at >= CHECKPOINT_EVERY

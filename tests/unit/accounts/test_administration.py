@@ -183,6 +183,25 @@ async def test_revoking_a_grant_counts_at_once(world: World) -> None:
     assert caller.grants.names() == ["workspace:write@ws-2"]
 
 
+async def test_the_audit_is_told_what_changed_but_no_secret(world: World) -> None:
+    calls = [world.call() for _ in range(5)]
+    await world.administration.regrant(calls[0], world.agent.id, grant=["workspace:write"], revoke=["logs:read"])
+    await world.administration.update(calls[1], world.agent.id, AccountPatch(allowed_addresses=[], may_act_for=[]))
+    issued = await world.issuer.issue(calls[2], world.agent.id, expires_in="1d")
+    rotated = await world.issuer.rotate(calls[3], world.agent.id, world.token.id, expires_in="2d", overlap="1h")
+    await world.administration.disable(calls[4], world.agent.id)
+    assert [call.audit.reason for call in calls] == [
+        "grant workspace:write; revoke logs:read",
+        "set allowed_addresses (none); may_act_for (none)",
+        "issue until 2024-01-21T12:00:00Z",
+        f"rotate {world.token.id}, which works until 2024-01-20T13:00:00Z; until 2024-01-22T12:00:00Z",
+        "disable",
+    ]
+    told = repr(calls)
+    assert issued.secret not in told
+    assert rotated.secret not in told
+
+
 async def test_disabling_counts_at_once_for_good_and_twice_is_once(world: World) -> None:
     await world.auth.authenticate(world.agent.id, world.secret, HERE)
     first = await world.administration.disable(world.call(), world.agent.id)

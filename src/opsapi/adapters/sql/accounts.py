@@ -137,8 +137,10 @@ class _SqlAccountChange:
         changed = {"expires_at": token.expires_at, "revoked_at": token.revoked_at, "revoked_by": token.revoked_by}
         await self._connection.execute(sa.update(account_tokens).where(account_tokens.c.id == token.id).values(changed))
 
-    async def audit(self, by: Call | System, status: int, resource: str, *, at: datetime) -> None:
-        await insert_call(self._connection, by, status, now=self._clock.monotonic(), at=at, resource=resource)
+    async def audit(self, by: Call | System, status: int, resource: str, *, at: datetime, reason: str) -> None:
+        await insert_call(
+            self._connection, by, status, now=self._clock.monotonic(), at=at, resource=resource, reason=reason
+        )
         self.audited = by if isinstance(by, Call) else None
 
 

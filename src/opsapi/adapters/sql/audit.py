@@ -14,7 +14,7 @@ from opsapi.adapters.sql.engine import Database, sqlstate
 from opsapi.adapters.sql.tables import audit_entries
 from opsapi.audit.model import AuditEntry, Outcome, entry_from, system_entry
 from opsapi.audit.ports import AuditFilter, AuditPosition, EntryRejected
-from opsapi.kit.caller import Call, System
+from opsapi.kit.caller import AuditTrail, Call, System
 
 ENTRY_COLUMNS = [audit_entries.c[field.name] for field in msgspec.structs.fields(AuditEntry)]
 _LONGEST_TEXT = 2000
@@ -58,14 +58,19 @@ async def insert_call(
     now: float,
     at: datetime,
     resource: str | None = None,
+    reason: str | None = None,
 ) -> None:
     """The entry of a mutation: of a call (`now` as in `entry_from`), or of what the system does at `at`."""
     if isinstance(by, Call):
         if resource is not None:
             by.audit.resource = resource
+        if reason is not None:
+            by.audit.reason = reason
         await insert_entry(connection, entry_from(by, status, now=now))
     else:
-        await insert_entry(connection, system_entry(by, status, at=at, resource=resource))
+        await insert_entry(
+            connection, system_entry(by, status, at=at, trail=AuditTrail(resource=resource, reason=reason))
+        )
 
 
 class SqlAuditStore:

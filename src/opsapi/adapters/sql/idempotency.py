@@ -13,7 +13,7 @@ from opsapi.kit.ids import new_id
 
 KEPT = timedelta(hours=24)
 CLAIM = timedelta(seconds=60)
-"""After which a claim counts as its dead owner's; longer than any request may run."""
+"""After which a claim counts as its dead owner's."""
 _PURGE = 1000
 
 
@@ -29,9 +29,11 @@ class SqlIdempotencyStore:
     """Implements kit's IdempotencyStore. A claim that was taken over has another id, so its late owner's answer is
     not kept."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, *, claim: timedelta = CLAIM) -> None:
+        """`claim`: must be longer than any request may run."""
         self._database = database
         self._clock = clock
+        self._claim = claim
 
     async def claim(
         self, account_id: str, method: str, path: str, key: str, fingerprint: bytes
@@ -51,7 +53,7 @@ class SqlIdempotencyStore:
             "account_id": account_id,
             "fingerprint": fingerprint,
             "claim_id": claim_id,
-            "claimed_until": now + CLAIM,
+            "claimed_until": now + self._claim,
             "expires_at": now + KEPT,
             "status": None,
             "headers": None,
