@@ -22,7 +22,7 @@ from opsapi.playground.kinds import Kind
 from opsapi.playground.machinery import evictions, patches, pod_defaults, status, strategic
 from opsapi.playground.machinery.label_selectors import selector_text
 from opsapi.playground.machinery.normal import DecodeError
-from opsapi.playground.machinery.pod_rules import pod_spec_causes
+from opsapi.playground.machinery.pod_rules import resource_causes
 from opsapi.playground.machinery.registry import ObjectRegistry
 from opsapi.playground.machinery.status import (
     bad_request,
@@ -67,6 +67,10 @@ class Subresources:
         version = sent["metadata"].get("resourceVersion")
         if version and version != parent["metadata"]["resourceVersion"]:
             raise status.conflict(kind, target.name)
+        uid, found = sent["metadata"].get("uid"), parent["metadata"]["uid"]
+        if uid and uid != found:
+            why = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {found}"
+            raise status.conflict(kind, target.name, why)
         assert kind.scale is not None
         changed = _with_path(parent, kind.scale.spec.split("."), replicas)
         made = self._registry.update(
@@ -328,7 +332,11 @@ def _resized(old: list[Obj], new: list[Obj]) -> list[Obj]:
 
 
 def _resize_causes(new: Obj, old: Obj) -> list[status.Cause]:
-    causes = pod_spec_causes("spec", {**old["spec"], "containers": new["spec"].get("containers") or []})
+    causes = [
+        cause
+        for index, one in enumerate(new["spec"].get("containers") or [])
+        for cause in resource_causes(f"spec.containers[{index}].resources", one.get("resources") or {})
+    ]
     before, after = pod_defaults.qos_class(old["spec"]), pod_defaults.qos_class(new["spec"])
     if before != after:
         causes.append(invalid_value("spec", before, "Pod QOS Class may not change as a result of resizing"))
