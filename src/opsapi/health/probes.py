@@ -148,7 +148,8 @@ def _kubernetes(
     versions = {view.cluster.state().version for view in answering} - {None}
     version = versions.pop() if len(versions) == 1 else None
     if version is None:
-        reason = "the workspaces' versions differ" if versions else "no control plane has told its version"
+        told = next((reason for view in answering if (reason := view.cluster.state().reason)), "none answers")
+        reason = "the workspaces' versions differ" if versions else f"no control plane has told its version: {told}"
         partial.append(Partial(f"{prefix}.version", reason))
     nodes = _nodes(views)
     if nodes.total is None:

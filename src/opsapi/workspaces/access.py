@@ -59,6 +59,10 @@ _RULES: dict[Feature, tuple[AccessRule, ...]] = {
 }
 
 
+_OWN_NAMESPACE = AccessRule("", "namespaces", ("get",), True, Feature.READ.value)
+"""Kubernetes takes a Namespace read by its name for a request within it, so that a Role in it can allow it."""
+
+
 class MissingRight(msgspec.Struct, frozen=True):
     """A right that the credentials lack. `resource` like `deployments.apps/scale`; `namespace` "" for everywhere."""
 
@@ -93,9 +97,10 @@ def features_named(names: Iterable[str]) -> list[Feature]:
 
 def rules_for(features: Collection[Feature], *, limited: bool) -> list[AccessRule]:
     """`limited`: the workspace is some namespaces, where cluster-wide rights are neither needed nor asked for."""
-    return [
-        rule for feature in Feature if feature in features for rule in _RULES[feature] if rule.namespaced or not limited
-    ]
+    rules = [rule for feature in Feature if feature in features for rule in _RULES[feature]]
+    if not limited:
+        return rules
+    return [*([_OWN_NAMESPACE] if Feature.READ in features else []), *(rule for rule in rules if rule.namespaced)]
 
 
 def manifest(
@@ -109,8 +114,8 @@ def manifest(
     """YAML to `kubectl apply`: a ServiceAccount and what it may do, by one Role per namespace or one ClusterRole.
 
     Limited to `namespaces` it holds Roles alone, and with `cluster_wide` a ClusterRole for what has no namespace (the
-    nodes of a dedicated cluster). Never a right on Secrets. The ServiceAccount's namespace is made too, unless it is one
-    of `namespaces`, which are there.
+    nodes of a dedicated cluster). Never a right on Secrets. The ServiceAccount's namespace is made too, unless
+    it is one of `namespaces`, which are there.
     """
     rules = _written(merged(rules_for(features, limited=bool(namespaces))))
     subject = {"kind": "ServiceAccount", "name": account, "namespace": account_namespace}

@@ -99,7 +99,7 @@ class WorkspaceDetail(msgspec.Struct, frozen=True, kw_only=True):
     workspace: WorkspaceInfo
     kubernetes_version: str | None
     reason: str | None
-    """Why the status is not `active`."""
+    """Why the status is not `active`, or the version not known."""
     kinds: list[KindInfo]
 
 
@@ -214,7 +214,7 @@ class WorkspaceEndpoints:
         detail = WorkspaceDetail(
             workspace=self._info(view.workspace),
             kubernetes_version=state.version,
-            reason=None if state.reachable else state.reason or "not tried yet",
+            reason=state.reason or ("not tried yet" if state.reachable is None else None),
             kinds=kinds,
         )
         return Reply(detail, observed_at=state.observed_at)

@@ -81,8 +81,8 @@ _TYPE_RANK = {kind: rank for rank, kind in enumerate(FindingType)}
 
 
 class Finding(msgspec.Struct, frozen=True, gc=False):
-    """One thing wrong with one component. `message` holds Kubernetes' own reason words and numbers, no text that a
-    workload wrote; `weight` how many pods it concerns; `application` the uid of the application hurt, or ""."""
+    """One thing wrong with one component. `message` holds Kubernetes' own words and numbers, no text that a workload
+    wrote; `weight` how many pods it concerns; `application` the uid of the application hurt, or ""."""
 
     type: FindingType
     kind: str

@@ -40,9 +40,10 @@ from opsapi.workspaces.usage import UsageFigures
 
 MAX_ISSUES = 20
 MAX_ACTIVITIES = 20
-MAX_BYTES = 7_600
+MAX_BYTES = 7_700
 """What `data` may take, so that the answer with its meta stays under 8 KiB however long the names are."""
 MAX_MESSAGE = 120
+_POINTER = len('"/data/recent_activity/19/details",')
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -91,12 +92,12 @@ def fit(data: Overview, budget: int) -> Overview:
 
     An activity's place in `meta.untrusted` is counted with it.
     """
-    spare = budget - _size(data) - 45 * len(data.recent_activity)
+    spare = budget - _size(data) - _POINTER * len(data.recent_activity)
     if spare >= 0:
         return data
     activities = list(data.recent_activity)
     while activities and spare < 0:
-        spare += _size(activities.pop()) + 1 + 45
+        spare += _size(activities.pop()) + 1 + _POINTER
     issues = list(data.health_metrics.issues)
     while issues and spare < 0:
         spare += _size(issues.pop()) + 1

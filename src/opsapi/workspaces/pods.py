@@ -6,7 +6,7 @@ from enum import StrEnum
 import msgspec
 
 from opsapi.kit.quantity import millicores, whole
-from opsapi.workspaces.objects import Container, ContainerStatus, Pod, Terminated
+from opsapi.workspaces.objects import Condition, Container, ContainerStatus, Pod, Terminated
 
 
 class Phase(StrEnum):
@@ -161,8 +161,15 @@ def trouble_of(pod: Pod, phase: Phase) -> tuple[Trouble | None, str]:
         if condition.type == "PodScheduled" and condition.status == "False":
             if condition.reason == "SchedulingGated":
                 return Trouble.SCHEDULING_GATED, "SchedulingGated"
-            return Trouble.UNSCHEDULABLE, condition.reason or "Unschedulable"
+            return Trouble.UNSCHEDULABLE, _scheduler_says(condition)
     return None, ""
+
+
+def _scheduler_says(condition: Condition) -> str:
+    """`Unschedulable: 0/4 nodes are available: 3 Insufficient cpu`; what follows is about preemption."""
+    reason = condition.reason or "Unschedulable"
+    said = condition.message.partition(". ")[0].removesuffix(".")
+    return f"{reason}: {said}" if said else reason
 
 
 def _cause(status: ContainerStatus, reason: str) -> str:

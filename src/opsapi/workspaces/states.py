@@ -79,7 +79,7 @@ def judge_workload(kind: Kind, workload: Workload, census: PodCensus, now: datet
     uid = workload.metadata.uid
     stalled = _stalled(workload)
     findings, recheck_at = census_findings(named, uid, census, now)
-    if stalled:
+    if stalled and not census.troubles:
         text = f"Rollout does not progress: {stalled}"
         findings.append(Finding(FindingType.ROLLOUT_STALLED, *named, text, 1, uid))
     if replicas.ready == 0:

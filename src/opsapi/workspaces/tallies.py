@@ -155,6 +155,10 @@ class Tallies:
         """The uid of the application (or other owner) to which a pod with this controller belongs, "" for none."""
         return self._parents.get(controller.uid, controller.uid) if controller is not None else ""
 
+    def parent_of(self, uid: str) -> str:
+        """The uid of what stands above a ReplicaSet or Job, "" for none or unknown."""
+        return self._parents.get(uid, "")
+
     def settle(self, now: datetime) -> None:
         """Judges again what was touched since the last call, and what time alone has changed. `now`: cluster time."""
         while self._due and self._due[0][0] <= now:

@@ -155,8 +155,8 @@ class WorkspaceView:
         return tuple(self.inventory.state(kind).sync for kind in KINDS)
 
     def _name_of(self, reference: ObjectReference) -> str:
-        """The application that a pod or ReplicaSet belongs to; else the object's own name."""
-        root = ""
+        """The application that a pod, ReplicaSet or Job belongs to; else the object's own name."""
+        root = self.tallies.parent_of(reference.uid)
         if reference.kind == POD.kind:
             pod = self.inventory.get(POD, Pod, reference.namespace, reference.name)
             root = self.tallies.root_of(pod.metadata.controller) if pod is not None else ""
