@@ -9,20 +9,21 @@ from typing import Any
 
 
 from opsapi.playground.api import metrics
-from opsapi.playground.api.authentication import Authenticator
-from opsapi.playground.api.authorization import Authorizer, attributes_of, refusal
+from opsapi.playground.api.authentication import Authenticator, impersonated
+from opsapi.playground.api.authorization import Attributes, Authorizer, attributes_of, refusal
 from opsapi.playground.api.discovery import AGGREGATED, METRICS_GROUP, VERSION, Discovery
 from opsapi.playground.api.faults import ApiFaults
 from opsapi.playground.api.listing import Lister
 from opsapi.playground.api.openapi import OpenApi
 from opsapi.playground.api.providers import LogProvider, MetricsProvider
 from opsapi.playground.api.request import Receive, Rendering, Request, Scope, Send, Target, negotiate, read_scope
-from opsapi.playground.api.responses import Response, error_response, json_response, text_response
+from opsapi.playground.api.responses import Response, error_response, json_response, text_response, warning
 from opsapi.playground.api.reviews import Reviews
 from opsapi.playground.api.subresources import Subresources
 from opsapi.playground.api.watching import CutMidLineError, Watcher, watch_response
-from opsapi.playground.api.writes import Writer
+from opsapi.playground.api.writes import Writer, field_manager
 from opsapi.playground.kinds import Kind
+from opsapi.playground.machinery import managed
 from opsapi.playground.machinery.registry import ObjectRegistry
 from opsapi.playground.machinery.status import failure, method_not_allowed, no_such_resource
 from opsapi.playground.registry import ApiError, User
@@ -40,6 +41,7 @@ _REVIEWS = (
     "localsubjectaccessreviews",
     "tokenreviews",
 )
+_ENDPOINTS_DEPRECATED = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
 _CONTAINER_SUBRESOURCES = ("exec", "attach", "portforward", "proxy")
 
 
@@ -162,6 +164,7 @@ class PlaygroundApi:
 
     async def _serve(self, request: Request) -> Response:
         user = self.authenticator.authenticate(request.headers.get("authorization", ""))
+        user = self._impersonated(request, user)
         request.user = user
         asked = attributes_of(request.target)
         if not self.authorizer.allows(user, asked):
@@ -171,6 +174,20 @@ class PlaygroundApi:
         if request.path.startswith("/playground/") and self.options.control is not None:
             return await self.options.control(request)
         return self._other(request)
+
+    def _impersonated(self, request: Request, user: User) -> User:
+        """Whom the Impersonate headers name, if the caller may. Raises ApiError (403)."""
+        name = request.headers.get("impersonate-user")
+        if not name:
+            return user
+        if name.startswith("system:serviceaccount:"):
+            _, _, namespace, account = name.split(":", 3)
+            asked = Attributes("impersonate", "", "serviceaccounts", "", namespace, account)
+        else:
+            asked = Attributes("impersonate", "", "users", "", "", name)
+        if not self.authorizer.allows(user, asked):
+            raise refusal(user, asked)
+        return impersonated(name, request.all_headers("impersonate-group"))
 
     def _other(self, request: Request) -> Response:
         parts = [part for part in request.path.split("/") if part]
@@ -238,7 +255,10 @@ class PlaygroundApi:
         if target.subresource:
             return await self._subresource(request, kind)
         rendering = negotiate(request.headers.get("accept", ""))
-        return await self._object(request, kind, rendering)
+        response = await self._object(request, kind, rendering)
+        if kind.resource == "endpoints":
+            response.headers.append(warning(_ENDPOINTS_DEPRECATED))
+        return response
 
     async def _object(self, request: Request, kind: Kind, rendering: Rendering) -> Response:
         verb = request.target.verb
@@ -281,7 +301,8 @@ class PlaygroundApi:
         if request.target.verb != "create":
             raise method_not_allowed()
         body = await self._writer.read_body(request, kind)
-        answered = self._reviews.answer(kind, body.obj, request.user, request.target.namespace)
+        writer = managed.Writer(field_manager(request), kind.api_version, self.registry.now())
+        answered = self._reviews.answer(kind, body.obj, request.user, request.target.namespace, writer)
         return json_response(answered, 201)
 
     async def _subresource(self, request: Request, kind: Kind) -> Response:

@@ -30,6 +30,13 @@ def service_account(namespace: str, name: str) -> User:
     return User(f"system:serviceaccount:{namespace}:{name}", groups)
 
 
+def impersonated(name: str, groups: list[str]) -> User:
+    if not groups and name.startswith("system:serviceaccount:"):
+        _, _, namespace, account = name.split(":", 3)
+        return service_account(namespace, account)
+    return User(name, tuple(dict.fromkeys((*groups, AUTHENTICATED))))
+
+
 class Authenticator:
     """`tokens` may be changed while the server runs."""
 

@@ -142,6 +142,23 @@ def _metric_v2(metric: Obj) -> Obj:
     return made
 
 
+def _current_v2(metric: Obj) -> Obj:
+    made: Obj = {"type": metric.get("type", "")}
+    for source, held in metric.items():
+        if source != "type":
+            current = {
+                name: held[flat]
+                for flat, name in (
+                    ("currentAverageUtilization", "averageUtilization"),
+                    ("currentAverageValue", "averageValue"),
+                    ("currentValue", "value"),
+                )
+                if flat in held
+            }
+            made[source] = {**{k: v for k, v in held.items() if not k.startswith("current")}, "current": current}
+    return made
+
+
 def _hpa_v1_to_v2(obj: Obj) -> Obj:
     spec = dict(obj.get("spec") or {})
     annotations = dict(obj["metadata"].get("annotations") or {})
@@ -163,6 +180,9 @@ def _hpa_v1_to_v2(obj: Obj) -> Obj:
     if now is not None:
         current = {"name": "cpu", "current": {"averageUtilization": now}}
         status["currentMetrics"] = [{"type": "Resource", "resource": current}]
+    others = _decoded(annotations.get(_CURRENT))
+    if others:
+        status["currentMetrics"] = [*(status.get("currentMetrics") or []), *map(_current_v2, others)]
     kept = {key: value for key, value in annotations.items() if key not in _ANNOTATIONS}
     meta = {key: value for key, value in obj["metadata"].items() if key != "annotations"}
     if kept:

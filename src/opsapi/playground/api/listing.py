@@ -15,6 +15,7 @@ from opsapi.playground.api.request import Rendering, Request
 from opsapi.playground.api.responses import Response, json_response
 from opsapi.playground.api.selectors import Predicate, field_predicate, label_predicate, parse_fields
 from opsapi.playground.kinds import Kind
+from opsapi.playground.machinery.defaults import TEMPLATE_GENERATION
 from opsapi.playground.machinery.registry import ObjectRegistry
 from opsapi.playground.machinery.status import bad_request, expired, failure
 from opsapi.playground.registry import ApiError, Obj
@@ -136,7 +137,13 @@ class Lister:
             if include == "None":
                 return None
             served = conversion.from_storage(kind, obj)
-            return served if include == "Object" else partial(served, rendering.version)
+            if include == "Object":
+                return served
+            row = partial(served, rendering.version)
+            if kind.resource == "daemonsets.apps":
+                # Rows show the internal type's metadata, where this annotation is a field of its own.
+                row["metadata"] = _without_annotation(row["metadata"], TEMPLATE_GENERATION)
+            return row
 
         rows = ((obj, shown(obj)) for obj in objs)
         return tables.table(tables.columns_of(kind), rows, meta, rendering.version, now, header=header)
@@ -223,6 +230,12 @@ def partial(obj: Obj, version: str) -> Obj:
         "apiVersion": f"meta.k8s.io/{version}",
         "metadata": obj["metadata"],
     }
+
+
+def _without_annotation(meta: Obj, name: str) -> Obj:
+    annotations = {key: value for key, value in (meta.get("annotations") or {}).items() if key != name}
+    kept = {key: value for key, value in meta.items() if key != "annotations"}
+    return {**kept, "annotations": annotations} if annotations else kept
 
 
 def _limit(request: Request) -> int:

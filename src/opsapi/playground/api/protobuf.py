@@ -39,9 +39,9 @@ def decode(raw: bytes) -> Obj:
 def _envelope(raw: bytes) -> Obj:
     api_version = kind = ""
     content = b""
-    for number, value in _fields(raw):
+    for number, value in fields(raw):
         if number == 1:
-            for inner, text in _fields(_bytes(value)):
+            for inner, text in fields(_bytes(value)):
                 if inner == 1:
                     api_version = _bytes(text).decode()
                 elif inner == 2:
@@ -51,7 +51,7 @@ def _envelope(raw: bytes) -> Obj:
     found = _struct(api_version, kind)
     if found is None:
         raise unsupported_media_type("application/json, application/yaml")
-    return {"kind": kind, "apiVersion": api_version, **_message(found, content)}
+    return {"kind": kind, "apiVersion": api_version, **message(found, content)}
 
 
 def _struct(api_version: str, kind: str) -> Struct | None:
@@ -74,7 +74,8 @@ def _varint(raw: bytes, at: int) -> tuple[int, int]:
             raise _Malformed("varint too long")
 
 
-def _fields(raw: bytes) -> Iterator[tuple[int, int | bytes]]:
+def fields(raw: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """(field number, varint or bytes) of one message. Raises ValueError, IndexError."""
     at = 0
     while at < len(raw):
         tag, at = _varint(raw, at)
@@ -103,15 +104,16 @@ def _bytes(value: int | bytes) -> bytes:
     return value
 
 
-def _message(found: Struct, raw: bytes) -> Obj:
+def message(found: Struct, raw: bytes) -> Obj:
+    """One message as JSON. Raises ValueError, IndexError."""
     made: Obj = {}
-    for number, value in _fields(raw):
+    for number, value in fields(raw):
         known = found.wire.get(number)
         if known is None:
             continue
         if known.inline:
             assert known.type.struct is not None
-            made.update(_message(known.type.struct, _bytes(value)))
+            made.update(message(known.type.struct, _bytes(value)))
             continue
         _store(made, known, value)
     return made
@@ -141,7 +143,7 @@ def _store(made: Obj, known: Field, value: int | bytes) -> None:
 
 def _entry(element: Type, raw: bytes) -> tuple[str, Any]:
     key, content = "", b""
-    for number, value in _fields(raw):
+    for number, value in fields(raw):
         if number == 1:
             key = _bytes(value).decode()
         elif number == 2:
@@ -152,12 +154,12 @@ def _entry(element: Type, raw: bytes) -> tuple[str, Any]:
 def _value(kind: Type, value: int | bytes) -> Any:
     if kind.form == "struct":
         assert kind.struct is not None
-        return _message(kind.struct, _bytes(value))
+        return message(kind.struct, _bytes(value))
     if kind.form == "raw":
         return _raw(_bytes(value))
     if kind.form == "list":
         assert kind.element is not None
-        return [_value(kind.element, one) for _, one in _fields(_bytes(value))]
+        return [_value(kind.element, one) for _, one in fields(_bytes(value))]
     name = kind.scalar
     if name == "string":
         return _bytes(value).decode()
@@ -173,7 +175,7 @@ def _value(kind: Type, value: int | bytes) -> Any:
 
 
 def _special(name: str, raw: bytes) -> Any:
-    held = dict(_fields(raw))
+    held = dict(fields(raw))
     if name == "Quantity":
         return _bytes(held.get(1, b"0")).decode()
     if name == "IntOrString":
@@ -190,7 +192,7 @@ def _special(name: str, raw: bytes) -> Any:
 
 def _raw(raw: bytes) -> Any:
     """RawExtension, FieldsV1 and JSON: their bytes are field 1, and are JSON."""
-    for number, value in _fields(raw):
+    for number, value in fields(raw):
         if number == 1:
             return msgspec.json.decode(_bytes(value)) if value else None
     return None

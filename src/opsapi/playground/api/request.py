@@ -39,6 +39,7 @@ class Request:
     path: str
     query: dict[str, list[str]]
     headers: dict[str, str]
+    raw_headers: list[tuple[bytes, bytes]]
     receive: Receive
     target: Target
     user: User = field(default=User("system:anonymous", ("system:unauthenticated",)))
@@ -46,6 +47,9 @@ class Request:
     def param(self, name: str, default: str = "") -> str:
         values = self.query.get(name)
         return values[0] if values else default
+
+    def all_headers(self, name: str) -> list[str]:
+        return [value.decode("latin-1") for key, value in self.raw_headers if key.decode("latin-1").lower() == name]
 
     def flag(self, name: str) -> bool:
         values = self.query.get(name)
@@ -71,7 +75,8 @@ def read_scope(scope: Scope, receive: Receive) -> Request:
     query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     headers = {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
     path = scope["path"]
-    return Request(scope["method"], path, query, headers, receive, read_target(scope["method"], path, query))
+    target = read_target(scope["method"], path, query)
+    return Request(scope["method"], path, query, headers, list(scope["headers"]), receive, target)
 
 
 def read_target(method: str, path: str, query: dict[str, list[str]]) -> Target:

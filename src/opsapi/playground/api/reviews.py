@@ -5,6 +5,8 @@ from typing import Any
 from opsapi.playground.api.authentication import Authenticator
 from opsapi.playground.api.authorization import Attributes, Authorizer
 from opsapi.playground.kinds import Kind
+from opsapi.playground.machinery import managed
+from opsapi.playground.machinery.schema import built_in
 from opsapi.playground.machinery.status import bad_request, invalid, required
 from opsapi.playground.registry import Obj, User
 
@@ -16,7 +18,7 @@ class Reviews:
         self._authenticator = authenticator
         self._authorizer = authorizer
 
-    def answer(self, kind: Kind, obj: Obj, user: User, namespace: str) -> Obj:
+    def answer(self, kind: Kind, obj: Obj, user: User, namespace: str, writer: managed.Writer) -> Obj:
         """`obj` with its status. Raises ApiError."""
         spec = obj.get("spec") or {}
         answers: dict[str, Any] = {
@@ -29,6 +31,11 @@ class Reviews:
         }
         status = answers[kind.kind]()
         made = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": obj.get("metadata") or {}}
+        if kind.kind == "SelfSubjectReview":
+            made["metadata"] = {**made["metadata"], "creationTimestamp": writer.time}
+        elif kind.kind != "SelfSubjectRulesReview":
+            sent = {**made, "spec": spec}
+            made["metadata"] = managed.record_update(built_in(kind), None, sent, writer)["metadata"]
         if kind.kind != "SelfSubjectReview":
             made["spec"] = {} if kind.kind == "SelfSubjectRulesReview" else spec
         return {**made, "status": status}
@@ -71,13 +78,21 @@ class Reviews:
             for rule in rules
             if rule.get("nonResourceURLs")
         ]
-        return {"resourceRules": resource, "nonResourceRules": other, "incomplete": False}
+        return {"resourceRules": _once(resource), "nonResourceRules": _once(other), "incomplete": False}
 
     def _token(self, spec: Obj) -> Obj:
         user = self._authenticator.lookup(spec.get("token", ""))
         if user is None:
             return {"user": {}, "error": "[invalid bearer token]"}
         return {"authenticated": True, "user": _user_info(user)}
+
+
+def _once(rules: list[Obj]) -> list[Obj]:
+    made: list[Obj] = []
+    for rule in rules:
+        if rule not in made:
+            made.append(rule)
+    return made
 
 
 def _subject(spec: Obj) -> User:

@@ -26,6 +26,9 @@ class _Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["opsapi.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """kubectl exec tries an upgrade; the application answers it."""
+
 
 @dataclass(slots=True)
 class RunningServer:

@@ -13,6 +13,7 @@ from opsapi.playground.api.listing import Lister, Selection, encoded, parse_vers
 from opsapi.playground.api.request import Rendering, Request
 from opsapi.playground.api.responses import Response
 from opsapi.playground.kinds import Kind
+from opsapi.playground.machinery.normal import zero
 from opsapi.playground.machinery.registry import ObjectRegistry
 from opsapi.playground.machinery.status import Cause, invalid, too_old
 from opsapi.playground.registry import ChangeType, Obj
@@ -216,7 +217,9 @@ class Watcher:
             obj = {"kind": self._kind.kind, "apiVersion": self._kind.api_version, "metadata": meta}
             struct = self._registry.normalizer.schema_of(self._kind)
             if struct is not None and not self._kind.custom:
-                obj |= {one.name: {} for one in struct.emitted if one.type.form == "struct" and one.name != "metadata"}
+                obj |= {one.name: zero(one) for one in struct.emitted if one.name != "metadata"}
+                if self._kind.scale is not None:
+                    obj["spec"] = {"replicas": 0, **obj["spec"]}
         return b'{"type":"BOOKMARK","object":' + _encode(obj) + b"}\n"
 
 

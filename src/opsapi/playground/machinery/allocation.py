@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 from opsapi.playground.kinds import Kind
 from opsapi.playground.machinery import pod_defaults, services
+from opsapi.playground.machinery.defaults import TEMPLATE_GENERATION
 from opsapi.playground.registry import Obj
 
 if TYPE_CHECKING:
     from opsapi.playground.machinery.registry import ObjectRegistry
-
-_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 
 
 def allocate(registry: "ObjectRegistry", kind: Kind, obj: Obj) -> None:
@@ -27,7 +26,7 @@ def reallocate(registry: "ObjectRegistry", kind: Kind, obj: Obj, old: Obj) -> No
     if kind.resource == "services":
         services.allocate(registry, obj, old)
     elif kind.resource == "daemonsets.apps":
-        generation = int((old["metadata"].get("annotations") or {}).get(_TEMPLATE_GENERATION, "1"))
+        generation = int((old["metadata"].get("annotations") or {}).get(TEMPLATE_GENERATION, "1"))
         if old["spec"].get("template") != obj["spec"].get("template"):
             generation += 1
         _annotate_template(obj, generation)
@@ -47,13 +46,9 @@ def _service(registry: "ObjectRegistry", obj: Obj) -> None:
     services.allocate(registry, obj, None)
 
 
-def _daemon_set(_: "ObjectRegistry", obj: Obj) -> None:
-    _annotate_template(obj, 1)
-
-
 def _annotate_template(obj: Obj, generation: int) -> None:
     meta = obj["metadata"]
-    meta["annotations"] = {**(meta.get("annotations") or {}), _TEMPLATE_GENERATION: str(generation)}
+    meta["annotations"] = {**(meta.get("annotations") or {}), TEMPLATE_GENERATION: str(generation)}
 
 
 def _job(registry: "ObjectRegistry", obj: Obj) -> None:
@@ -62,6 +57,9 @@ def _job(registry: "ObjectRegistry", obj: Obj) -> None:
     spec = dict(obj["spec"])
     if not spec["manualSelector"]:
         _label_job(spec, obj["metadata"].get("name", ""), uid)
+    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
+    if labels and not obj["metadata"].get("labels"):
+        obj["metadata"]["labels"] = labels
     obj["spec"] = spec
 
 
@@ -86,16 +84,22 @@ def _protect(finalizer: str) -> Callable[["ObjectRegistry", Obj], None]:
         present = meta.get("finalizers") or []
         if finalizer not in present:
             meta["finalizers"] = [*present, finalizer]
+        obj.setdefault("status", {"phase": "Pending"})
 
     return add
+
+
+def _definition(_: "ObjectRegistry", obj: Obj) -> None:
+    stored = [version["name"] for version in obj["spec"].get("versions") or [] if version.get("storage")]
+    obj["status"] = {"conditions": None, "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": stored}
 
 
 _ON_CREATE: dict[str, Callable[["ObjectRegistry", Obj], None]] = {
     "namespaces": _namespace,
     "pods": _pod,
     "services": _service,
-    "daemonsets.apps": _daemon_set,
     "jobs.batch": _job,
     "persistentvolumeclaims": _protect("kubernetes.io/pvc-protection"),
+    "customresourcedefinitions.apiextensions.k8s.io": _definition,
     "persistentvolumes": _protect("kubernetes.io/pv-protection"),
 }

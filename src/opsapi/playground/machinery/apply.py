@@ -15,7 +15,7 @@ from opsapi.playground.machinery.schema import RAW, Struct, Type
 from opsapi.playground.machinery.status import failure
 from opsapi.playground.registry import Obj
 
-_LAST_APPLIED_MANAGERS = ("kubectl-client-side-apply",)
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +87,12 @@ def apply(struct: Struct | None, live: Obj | None, config: Obj, writer: Writer, 
     others = [one for one in entries if one is not mine]
     fields = managed.fields_of(struct, config)
     merged = merge(struct, base, config)
-    gone = managed.difference((mine or {}).get("fieldsV1") or {}, fields)
+    owned = fields
     for other in others:
-        gone = managed.difference(gone, other.get("fieldsV1") or {})
+        owned = managed.union(owned, other.get("fieldsV1") or {})
+    gone = managed.difference((mine or {}).get("fieldsV1") or {}, owned)
     if gone:
-        merged = _pruned(struct, merged, gone)
+        merged = _pruned(struct, merged, gone, owned)
     touched, removed = managed.changes(struct, live, merged)
     kept = _others(others, touched, removed, force=force)
     time = mine.get("time") if mine is not None and mine.get("fieldsV1") == fields else None
@@ -105,7 +106,18 @@ def apply(struct: Struct | None, live: Obj | None, config: Obj, writer: Writer, 
     }
     if writer.subresource:
         entry["subresource"] = writer.subresource
+    if writer.manager == "kubectl":
+        merged = _with_last_applied(merged, config)
     return Applied(merged, managed.sort_entries([*kept, entry] if fields else kept))
+
+
+def _with_last_applied(merged: Obj, config: Obj) -> Obj:
+    """kubectl's client-side annotation, where an object has it, follows what kubectl applies on the server."""
+    annotations = merged["metadata"].get("annotations") or {}
+    if LAST_APPLIED not in annotations:
+        return merged
+    text = msgspec.json.Encoder(order="sorted").encode(config).decode() + "\n"
+    return {**merged, "metadata": {**merged["metadata"], "annotations": {**annotations, LAST_APPLIED: text}}}
 
 
 def _is_mine(entry: Obj, writer: Writer) -> bool:
@@ -188,24 +200,24 @@ def field_path(path: tuple[str, ...]) -> str:
     return text
 
 
-def _pruned(struct: Struct | None, obj: Obj, gone: Set) -> Obj:
+def _pruned(struct: Struct | None, obj: Obj, gone: Set, owned: Set) -> Obj:
+    """`obj` without the fields in `gone`; what holds an owned field stays."""
     made = dict(obj)
     for key, node in gone.items():
         name = key.removeprefix("f:")
         known = None if struct is None else struct.fields.get(name)
         if name in made:
-            _prune_into(made, name, RAW if known is None else known.type, node)
+            _prune_into(made, name, RAW if known is None else known.type, node, owned.get(key))
     return made
 
 
-def _prune_into(made: Obj, name: str, kind: Type, node: Set) -> None:
-    if managed.is_member(node) and not _children(node):
-        del made[name]
+def _prune_into(made: Obj, name: str, kind: Type, node: Set, owned: Set | None) -> None:
+    if not _children(node):
+        if owned is None:
+            del made[name]
         return
-    value = _prune(kind, made[name], node)
-    if value in ({}, []) and managed.is_member(node):
-        del made[name]
-    elif value in ({}, []) and kind.form in ("map", "list"):
+    value = _prune(kind, made[name], node, owned or {})
+    if value in ({}, []) and owned is None:
         del made[name]
     else:
         made[name] = value
@@ -215,13 +227,13 @@ def _children(node: Set) -> Set:
     return {key: value for key, value in node.items() if key != "."}
 
 
-def _prune(kind: Type, value: Any, node: Set) -> Any:
+def _prune(kind: Type, value: Any, node: Set, owned: Set) -> Any:
     if isinstance(value, dict):
         made = dict(value)
         for key, child in _children(node).items():
             name = key.removeprefix("f:")
             if key.startswith("f:") and name in made:
-                _prune_into(made, name, child_type(kind, name), child)
+                _prune_into(made, name, child_type(kind, name), child, owned.get(key))
         return made
     if isinstance(value, list) and (kind.keys or kind.is_set):
         items = managed.keyed(kind, value)
@@ -229,9 +241,9 @@ def _prune(kind: Type, value: Any, node: Set) -> Any:
         for key, child in _children(node).items():
             if key not in items:
                 continue
-            if managed.is_member(child):
+            if managed.is_member(child) and key not in owned:
                 del items[key]
-            else:
-                items[key] = _prune(element, items[key], child)
+            elif _children(child):
+                items[key] = _prune(element, items[key], child, owned.get(key, {}))
         return list(items.values())
     return value

@@ -8,6 +8,7 @@ from opsapi.playground.machinery import pod_defaults, services
 from opsapi.playground.registry import Obj
 
 
+TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 _Default = Callable[[Obj], None]
 
 
@@ -112,6 +113,8 @@ def _daemon_set(obj: Obj) -> None:
         update["rollingUpdate"] = rolling
     spec["updateStrategy"] = update
     spec.setdefault("revisionHistoryLimit", 10)
+    meta = obj["metadata"]
+    meta["annotations"] = {TEMPLATE_GENERATION: "1", **(meta.get("annotations") or {})}
     empty = {
         "currentNumberScheduled": 0,
         "numberMisscheduled": 0,
@@ -143,9 +146,6 @@ def _job(obj: Obj) -> None:
         "backoffLimitPerIndex maxFailedIndexes selector manualSelector template ttlSecondsAfterFinished "
         "completionMode suspend podReplacementPolicy managedBy",
     )
-    labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels")
-    if labels and not obj["metadata"].get("labels"):
-        obj["metadata"]["labels"] = labels
     obj.setdefault("status", {})
 
 
@@ -171,14 +171,12 @@ def _cron_job(obj: Obj) -> None:
 def _claim(obj: Obj) -> None:
     spec = _spec(obj)
     spec.setdefault("volumeMode", "Filesystem")
-    obj.setdefault("status", {"phase": "Pending"})
 
 
 def _volume(obj: Obj) -> None:
     spec = _spec(obj)
     spec.setdefault("persistentVolumeReclaimPolicy", "Retain")
     spec.setdefault("volumeMode", "Filesystem")
-    obj.setdefault("status", {"phase": "Pending"})
 
 
 def _autoscaler(obj: Obj) -> None:
@@ -293,10 +291,6 @@ def _custom_definition(obj: Obj) -> None:
     spec["names"] = in_order(names, "plural singular shortNames kind listKind categories")
     spec.setdefault("conversion", {"strategy": "None"})
     obj["spec"] = in_order(spec, "group names scope versions conversion preserveUnknownFields")
-    if not (obj.get("status") or {}).get("storedVersions"):
-        stored = [version["name"] for version in spec.get("versions") or [] if version.get("storage")]
-        empty_names = {"plural": "", "kind": ""}
-        obj["status"] = {"conditions": None, "acceptedNames": empty_names, "storedVersions": stored}
 
 
 def _priority_class(obj: Obj) -> None:

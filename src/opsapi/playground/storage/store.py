@@ -125,6 +125,7 @@ class Store:
     def __init__(self, *, history: int = 4096, encoded_bytes: int = 256 << 20) -> None:
         self._version = 0
         self._history = history
+        self._floor = 0
         self._tables: dict[str, _Table] = {}
         self._listeners: dict[str, list[Callable[[StoredEvent], None]]] = defaultdict(list)
         self._owned: dict[tuple[str, str], dict[Key, None]] = {}
@@ -211,7 +212,7 @@ class Store:
 
     def compact(self, version: int | None = None) -> None:
         """Forgets history up to `version` (None: all of it): watches and continues from before get 410."""
-        floor = self._version if version is None else version
+        floor = self._floor = self._version if version is None else version
         for table in self._tables.values():
             while table.ring and table.ring[0].version <= floor:
                 table.ring.popleft()
@@ -281,6 +282,7 @@ class Store:
         table = self._tables.get(resource)
         if table is None:
             table = self._tables[resource] = _Table(self._history)
+            table.floor = self._floor
         return table
 
     def _publish(self, table: _Table, event: StoredEvent) -> None:
