@@ -14,9 +14,12 @@ from opsapi.health.probes import no_database, no_queue, probe_database, probe_qu
 from opsapi.kit.clock import Clock
 from opsapi.kit.duration import format_uptime
 from opsapi.kit.endpoint import Partial, Reply
+from opsapi.workspaces.objects import NODE
+from opsapi.workspaces.ports import Sync
 from opsapi.workspaces.views import Views, WorkspaceView
 
 INTERVAL_SECONDS = 5.0
+STARTING_SECONDS = 0.5
 TIMEOUT_SECONDS = 3.0
 _NOT_YET = "not probed yet"
 _log = logging.getLogger(__name__)
@@ -72,8 +75,15 @@ class HealthBoard:
 
     async def _keep_fresh(self, interval: float) -> None:
         while True:
-            await asyncio.sleep(interval)
+            await asyncio.sleep(interval if self._is_settled() else min(interval, STARTING_SECONDS))
             await self._try_refresh()
+
+    def _is_settled(self) -> bool:
+        """Whether every workspace has been tried and its nodes read or refused: until then, news come in quickly."""
+        return all(
+            view.cluster.state().reachable is not None and view.inventory.state(NODE).sync is not Sync.PENDING
+            for view in self._views.all()
+        )
 
     async def _try_refresh(self) -> None:
         try:

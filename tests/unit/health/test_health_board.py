@@ -235,3 +235,21 @@ async def test_the_answer_is_ready_before_it_is_asked_for_and_stays_fresh() -> N
 def test_the_whole_is_healthy_only_when_every_part_is(statuses: str, whole: str) -> None:
     database, kubernetes, queue = (Status(word) for word in statuses.split())
     assert overall((database, kubernetes, queue)) is Status(whole)
+
+
+async def test_until_every_workspace_has_been_tried_news_come_in_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = FakeCluster()
+    cluster.reached = ClusterState(None, None, "", None, None)
+    ward = Ward(cluster)
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        cluster.reached = ClusterState(True, "1.36.0", "", START, 1.0)
+        if len(pauses) == 2:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr("opsapi.health.board.asyncio.sleep", pause)
+    with pytest.raises(asyncio.CancelledError):
+        await ward.board._keep_fresh(5.0)
+    assert pauses == [0.5, 5.0]
