@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from opsapi.http.errors import MalformedJson, PayloadTooLarge, RequestTimeout
-from opsapi.http.problems import problems
+from opsapi.http.problems import join, problems
 from opsapi.kit.endpoint import Body
 from opsapi.kit.errors import ValidationFailed
 
@@ -147,7 +147,7 @@ def _refuse_nul(plain: Any) -> None:
         if isinstance(value, list):
             todo.extend((f"{path}[{index}]", item) for index, item in enumerate(value))
         elif isinstance(value, dict):
-            todo.extend((name if path == "body" else f"{path}.{name}", item) for name, item in value.items())
+            todo.extend((join("" if path == "body" else path, name), item) for name, item in value.items())
             todo.extend((path, name) for name in value)
 
 

@@ -10,6 +10,7 @@ Fields = dict[str, str]
 """`spec.replicas`, `items[2].name` -> why it is refused."""
 
 MAX_PROBLEMS = 50
+_WORD = re.compile(r"[\w./-]+")
 _AT = re.compile(r" - at `\$\.?(?P<path>.*)`$", re.DOTALL)
 
 
@@ -20,8 +21,11 @@ def problems(value: Any, of: Any) -> Fields:
     return found
 
 
-def _join(path: str, name: str) -> str:
+def join(path: str, name: str) -> str:
+    """The path of the field `name` below `path`; a name that is no plain word is quoted."""
     shown = name if len(name) <= 100 else name[:97] + "..."
+    if not _WORD.fullmatch(name):
+        shown = msgspec.json.encode(shown).decode()
     return f"{path}.{shown}" if path else shown
 
 
@@ -50,12 +54,12 @@ def _descend(value: Any, of: Any, path: str, found: Fields) -> None:
         for name in value:
             if name not in fields:
                 if strict and len(found) < MAX_PROBLEMS:
-                    found[_join(path, name)] = "unknown field"
+                    found[join(path, name)] = "unknown field"
             else:
-                _collect(value[name], fields[name].type, _join(path, name), found)
+                _collect(value[name], fields[name].type, join(path, name), found)
         for name, field in fields.items():
             if field.required and name not in value and len(found) < MAX_PROBLEMS:
-                found[_join(path, name)] = "required"
+                found[join(path, name)] = "required"
         return
     item = _item_type(of)
     if item is not None and isinstance(value, list):
