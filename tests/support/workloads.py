@@ -151,6 +151,7 @@ class FakeWorkloads:
         self.after: Callable[[str], None] = lambda _: None
         """Runs after each write was kept: raising here is an answer that got lost."""
         self._version = 100
+        self._made_by: dict[str, str] = {}
 
     def put(self, *objects: Workload | HorizontalPodAutoscaler) -> None:
         """As somebody else's write would: into the cluster and, where there is one, its inventory."""
@@ -241,6 +242,8 @@ class FakeWorkloads:
         key = (ref.namespace, existing.metadata.name if existing is not None else ref.name)
         held = self.autoscalers.get(key)
         if existing is None and held is not None:
+            if not dry_run and self._made_by.get(held.metadata.uid) == operation_id:
+                return held
             raise WriteConflict
         if existing is not None and (
             held is None or held.metadata.resource_version != existing.metadata.resource_version
@@ -258,6 +261,7 @@ class FakeWorkloads:
         if dry_run:
             self.dry_runs += 1
             return written
+        self._made_by[meta.uid] = operation_id
         self.autoscaler_writes.append((key[1], bounds))
         self.put(written)
         return written
