@@ -184,7 +184,7 @@ class App:
             return
         finally:
             if self._tracing is not None:
-                self._tracing.shutdown()
+                await asyncio.to_thread(self._tracing.shutdown)
         await send({"type": "lifespan.shutdown.complete"})
 
     def _metrics(self) -> bytes:

@@ -54,7 +54,9 @@ def encode_reply(reply: Reply[Any], request_id: str, selection: Selection | None
     if observed_at is not None and observed_at.microsecond:
         observed_at = observed_at.replace(microsecond=0)
     data, partial, untrusted = reply.data, reply.partial, reply.untrusted
-    if selection:
+    if not selection:
+        data = data if reply.encoded is None else reply.encoded
+    else:
         data = project(data, selection)
         partial = kept_partial(partial, selection)
         untrusted = kept_pointers(untrusted, selection)

@@ -6,6 +6,9 @@ Attributes follow the HTTP semantic conventions (https://opentelemetry.io/docs/s
 from importlib.metadata import version
 from typing import Any
 
+from opentelemetry.context import attach
+from opentelemetry.trace import set_span_in_context
+
 from opsapi.http.exchange import Answer, Exchange
 from opsapi.http.settings import TracingSettings
 
@@ -45,9 +48,12 @@ class Tracing:
             for name in ("traceparent", "tracestate")
             if name.encode() in exchange.headers
         }
-        return self._tracer.start_span(
+        span = self._tracer.start_span(
             exchange.method, context=self._propagator.extract(carrier), kind=self._server, attributes=_known(exchange)
         )
+        # Each request has a task and so a context of its own: what it starts becomes this span's child.
+        attach(set_span_in_context(span))
+        return span
 
     def end(self, span: Any, exchange: Exchange, answer: Answer) -> None:
         if exchange.route is not None:
