@@ -6,11 +6,12 @@ object never hides the others.
 """
 
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
+from msgspec import UNSET
 
-from opsapi.workspaces.objects import Kind, KubernetesObject
+from opsapi.workspaces.objects import Kind, KubernetesObject, WorkloadMeta
 
 T = TypeVar("T")
 
@@ -129,9 +130,26 @@ def _event_decoder(struct: type[KubernetesObject]) -> msgspec.json.Decoder[Watch
 def decode_page(kind: Kind, body: bytes) -> Page[KubernetesObject]:
     """Raises Undecodable where the body is no list at all."""
     try:
-        return _page_decoder(kind.struct).decode(body)
+        page = _page_decoder(kind.struct).decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _decode_page_slowly(kind, body)
+        page = _decode_page_slowly(kind, body)
+    if _keeps_managed_fields(kind.struct):
+        for one in page.items or ():
+            _detach(one)
+    return page
+
+
+@lru_cache(maxsize=64)
+def _keeps_managed_fields(struct: type[KubernetesObject]) -> bool:
+    kept = msgspec.structs.fields(struct)[0].type
+    return isinstance(kept, type) and issubclass(kept, WorkloadMeta)
+
+
+def _detach(one: KubernetesObject) -> None:
+    """A Raw is a view that would keep the whole page alive; a copy holds its own few hundred bytes."""
+    for entry in cast("WorkloadMeta", one.metadata).managed_fields:  # type: ignore[attr-defined]
+        if entry.fields_v1 is not UNSET:
+            msgspec.structs.force_setattr(entry, "fields_v1", entry.fields_v1.copy())
 
 
 def _decode_page_slowly(kind: Kind, body: bytes) -> Page[KubernetesObject]:
@@ -152,9 +170,15 @@ def _decode_page_slowly(kind: Kind, body: bytes) -> Page[KubernetesObject]:
 def decode_event(kind: Kind, line: bytes) -> WatchEvent | None:
     """None for a type of event that we do not know. Raises Undecodable where the line is no event at all."""
     try:
-        return _event_decoder(kind.struct).decode(line)
+        quick = _event_decoder(kind.struct).decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        pass
+        return _decode_event_slowly(kind, line)
+    if not isinstance(quick, Bookmark | Failed | Unreadable) and _keeps_managed_fields(kind.struct):
+        _detach(quick.object)
+    return quick
+
+
+def _decode_event_slowly(kind: Kind, line: bytes) -> WatchEvent | None:
     try:
         event = _loose_event.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
