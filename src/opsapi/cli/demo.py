@@ -10,6 +10,8 @@ import signal
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +32,9 @@ WORKSPACES = (
     {"id": "ws-staging", "name": "Staging", "namespaces": ["staging"]},
 )
 """Both live in the playground's one cluster, each limited to its namespaces, as tenants are."""
+
+READ_SECONDS = 60
+POLL_SECONDS = 0.3
 
 ACCOUNTS: dict[str, tuple[AccountKind, tuple[str, ...]]] = {
     "admin": (
@@ -122,6 +127,7 @@ def _run(
         )  # fmt: skip
         children.append(service)
         url = service.wait_ready(60, stop)["url"]
+        _wait_for_answers(url, accounts["admin"], service, stop)
     ready = {
         "url": url,
         "kubeconfig": str(folder / "kubeconfig"),
@@ -134,6 +140,30 @@ def _run(
         _write_private(ready_file, json.dumps(ready, indent=2) + "\n")
     out.print(introduction(ready, seconds=time.monotonic() - began), markup=False)
     _watch(children, stop)
+
+
+def _wait_for_answers(url: str, account: dict[str, str], service: Child, stop: _Stop) -> None:
+    """Until every workspace has been read and measured once. Raises ChildFailed."""
+    headers = {"Authorization": f"Bearer {account['token']}", "X-Service-Account": account["id"]}
+    deadline = time.monotonic() + READ_SECONDS
+    waiting = [str(workspace["id"]) for workspace in WORKSPACES]
+    seen = "no answer"
+    while waiting:
+        if stop() or service.ended() is not None or time.monotonic() > deadline:
+            raise ChildFailed("the service", f"could not read {waiting[0]} ({seen})", service.log)
+        request = urllib.request.Request(f"{url}/internal/v1/workspaces/{waiting[0]}/overview", headers=headers)  # noqa: S310 - our own URL
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - our own URL
+                measured = json.load(answer)["data"]["resource_usage"]["cpu"]["used"] is not None
+                seen = "not measured yet"
+        except urllib.error.HTTPError as error:
+            measured, seen = False, f"HTTP {error.code}"
+        except OSError as error:
+            measured, seen = False, str(error)
+        if measured:
+            waiting.pop(0)
+        else:
+            time.sleep(POLL_SECONDS)
 
 
 def _start_playground(
@@ -244,7 +274,7 @@ def curl_lines(ready: dict[str, Any], workspace: str) -> list[str]:
         f"{head} {base}/workspaces/{workspace}/overview",
         f"{head} '{base}/workspaces/{workspace}/applications?limit=5'",
         f"{head} {base}/workspaces/{workspace}/nodes",
-        f'{head} -H \'Content-Type: application/json\' -d \'{{"replicas": 3, "reason": "trying it out"}}\' '
+        f'{head} -H \'Content-Type: application/json\' -d \'{{"replicas": 4, "reason": "trying it out"}}\' '
         f"'{base}/workspaces/{workspace}/deployments/storefront/scale?project=shop'",
     ]
 
