@@ -115,7 +115,8 @@ class HealthBoard:
             resource_usage=fleet.usage,
         )
         partial = [*own_partial, *database_partial, *queue_partial, *fleet.partial]
-        return Reply(health, observed_at=min(moments, default=now), partial=partial)
+        encoded = msgspec.Raw(msgspec.json.encode(health))
+        return Reply(health, observed_at=min(moments, default=now), partial=partial, encoded=encoded)
 
     def _own(self) -> tuple[ApiServer, list[Partial]]:
         now = self._clock.now()

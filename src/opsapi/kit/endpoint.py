@@ -115,6 +115,8 @@ class Reply(Generic[T]):
     operation_id: str | None = None
     poll_after_ms: int | None = None
     warnings: list[str] = field(default_factory=list)
+    encoded: msgspec.Raw | None = None
+    """`data` as JSON already, where many calls get the same answer; sent in its place unless fields were selected."""
 
 
 @dataclass(frozen=True, slots=True)

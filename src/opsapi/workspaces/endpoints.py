@@ -262,6 +262,7 @@ class WorkspaceEndpoints:
             partial=built.partial,
             untrusted=built.untrusted,
             truncated=built.truncated,
+            encoded=built.encoded,
             warnings=[*built.warnings, *view.stale(POD, NODE, *APPLICATION_KINDS)],
         )
 
@@ -292,6 +293,7 @@ class WorkspaceEndpoints:
             observed_at=observed_at,
             partial=partial,
             truncated=more,
+            encoded=page.encoded,
             next_cursor=encode_cursor(purpose, _NodePosition(page.next_key)) if page.next_key is not None else None,
             warnings=view.stale(NODE, POD),
         )

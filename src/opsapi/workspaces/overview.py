@@ -54,6 +54,8 @@ class Built(msgspec.Struct, frozen=True):
     untrusted: list[str]
     warnings: list[str]
     truncated: bool
+    encoded: msgspec.Raw
+    """`data` as JSON."""
 
 
 def build_overview(
@@ -83,6 +85,7 @@ def build_overview(
         partial=partial,
         untrusted=[f"/recent_activity/{i}/details" for i, entry in enumerate(entries[:kept]) if entry.untrusted],
         warnings=warnings,
+        encoded=msgspec.Raw(msgspec.json.encode(fitted)),
         truncated=len(findings) > len(fitted.health_metrics.issues) or kept < min(len(entries), MAX_ACTIVITIES),
     )
 

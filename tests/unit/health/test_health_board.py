@@ -214,6 +214,7 @@ async def test_the_answer_is_ready_before_it_is_asked_for_and_stays_fresh() -> N
     ward = Ward(FakeCluster())
     endpoints = HealthEndpoints(ward.board)
     async with ward.board.running(interval=0.001):
+        assert bytes(ward.board.reply.encoded or b"") == msgspec.json.encode(ward.board.reply.data)
         first = await endpoints.get_system_health(call_of("system:read"), NoParams(), NoBody())
         assert first.data.status is Status.HEALTHY
         assert await endpoints.get_system_health(call_of("system:read"), NoParams(), NoBody()) is ward.board.reply

@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +51,8 @@ async def test_a_node_is_shown_as_the_specification_writes_it() -> None:
     assert [(c.type, c.status) for c in shown.conditions] == [("Ready", "True"), ("MemoryPressure", "True")]
     assert [(t.key, t.value, t.effect) for t in shown.taints] == [("dedicated", "db", "NoSchedule")]
     assert shown.labels == {"zone": "us-west-2a"}
+    assert reply.encoded is not None
+    assert bytes(reply.encoded) == msgspec.json.encode(reply.data)
     assert reply.data.cluster_metrics.health_status == "degraded"
 
 
@@ -130,6 +133,9 @@ async def test_a_nodes_view_is_made_again_only_when_something_of_it_changed() ->
     second = {one.name: one for one in (await nodes_of(endpoints)).data.nodes or ()}
     assert second["a"] is not first["a"]
     assert second["a"].usage.pod_count == 1
+    again = await nodes_of(endpoints)
+    assert again.encoded is not None
+    assert bytes(again.encoded) == msgspec.json.encode(again.data)
     assert second["b"] is first["b"]
     cluster.fake.remove(NODE, "", "b")
     assert [one.name for one in (await nodes_of(endpoints)).data.nodes or ()] == ["a"]

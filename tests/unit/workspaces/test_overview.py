@@ -284,6 +284,9 @@ async def test_the_overview_is_built_again_only_when_something_changed() -> None
     cluster.fake.put(POD, pod("another"))
     again = (await overview_of(endpoints)).data
     assert again is not first
+    encoded = (await overview_of(endpoints)).encoded
+    assert encoded is not None
+    assert bytes(encoded) == msgspec.json.encode(again)
     assert again.resource_usage.pods is not None
     assert first.resource_usage.pods is not None
     assert again.resource_usage.pods.running == first.resource_usage.pods.running + 1
