@@ -13,6 +13,7 @@ from opsapi.adapters.sql.audit import SqlAuditStore
 from opsapi.adapters.sql.chain import SqlChainStore
 from opsapi.adapters.sql.engine import Database
 from opsapi.adapters.sql.tables import audit_chain, audit_checkpoints, audit_entries
+from opsapi.audit import verify as verify_module
 from opsapi.audit.chain import ChainHead, ChainKeys, Checkpoint, Link, checkpoint, links
 from opsapi.audit.chainer import LEASE, LEASE_NAME, Chainer
 from opsapi.audit.model import AuditEntry
@@ -155,6 +156,28 @@ async def test_a_chainer_links_all_exports_a_checkpoint_and_the_chain_is_sound(s
     report = await verify(store, KEYS, clock, sink.marks)
     assert report.verdict.sound
     assert (report.verdict.checked, report.verdict.guarded_to, report.unlinked) == (8, 8, 0)
+
+
+async def test_a_long_chain_is_verified_page_by_page_while_it_grows(
+    store: Both, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify_module, "PAGE", 4)
+    chainer = Chainer(store, KEYS, FakeSink(), clock, holder="a")
+    await store.insert(make_entries(clock, 11))
+    await chainer.work()
+    read_head, grown = store.head, [False]
+
+    async def head_of_a_growing_chain() -> ChainHead:
+        if not grown[0]:
+            grown[0] = True
+            await store.insert(make_entries(clock, 6))
+            await chainer.work()
+        return await read_head()
+
+    monkeypatch.setattr(store, "head", head_of_a_growing_chain)
+    verdict = (await verify(store, KEYS, clock)).verdict
+    assert verdict.sound
+    assert verdict.checked == 17
 
 
 async def test_a_stopped_chainer_vouches_for_all_that_it_linked(store: Both, clock: SetClock) -> None:

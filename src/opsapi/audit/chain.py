@@ -19,7 +19,6 @@ from opsapi.audit.model import AuditEntry
 
 VERSION = 1
 GENESIS = hashlib.sha256(b"opsapi audit chain").digest()
-_FIELDS = tuple(field.name for field in msgspec.structs.fields(AuditEntry))
 
 
 class ChainHead(msgspec.Struct, frozen=True):
@@ -78,18 +77,23 @@ class ChainKeys:
         return None if key is None else hmac.digest(key, message, "sha256")
 
 
+_encode = msgspec.json.Encoder(order="deterministic").encode
+"""Keys are sorted, so that a value has one encoding only."""
+
+
 def _moment(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def content(entry: AuditEntry) -> list[object]:
-    """Every field in the order declared, in types that JSON writes in one way only."""
-    values = (getattr(entry, name) for name in _FIELDS)
-    return [_moment(value) if isinstance(value, datetime) else value for value in values]
+def content(entry: AuditEntry) -> dict[str, object]:
+    """Every field that is not null: one that a later release adds does not change what earlier ones linked."""
+    values = {name: value for name, value in msgspec.structs.asdict(entry).items() if value is not None}
+    values["at"] = _moment(entry.at)
+    return values
 
 
 def entry_mac(keys: ChainKeys, key_id: str, seq: int, before: bytes, entry: AuditEntry) -> bytes | None:
-    message = msgspec.json.encode(["entry", VERSION, key_id, seq, before.hex(), content(entry)])
+    message = _encode(["entry", VERSION, key_id, seq, before.hex(), content(entry)])
     return keys.mac(key_id, message)
 
 

@@ -1,5 +1,8 @@
 """The chain as pure arithmetic: whatever is done to it without the key is found."""
 
+import hashlib
+import hmac
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -51,6 +54,41 @@ def test_an_untouched_chain_is_sound(count: int) -> None:
     assert verdict.sound
     assert (verdict.checked, verdict.last_seq) == (count, count)
     assert verdict.guarded_to == max([0, *(mark.seq for mark in marks)])
+
+
+def test_a_mac_is_what_the_documentation_says_so_that_later_releases_still_verify_it() -> None:
+    entry = AuditEntry(
+        id="aud-1",
+        at=NOON,
+        account_id="sa-1",
+        account_kind="agent",
+        method="GET",
+        path="/ü",
+        status=200,
+        outcome=Outcome.SUCCEEDED,
+        duration_ms=0.25,
+        request_id="req-1",
+    )
+    content = {
+        "account_id": "sa-1",
+        "account_kind": "agent",
+        "at": "2026-01-02T12:00:00.000005+00:00",
+        "duration_ms": 0.25,
+        "id": "aud-1",
+        "method": "GET",
+        "outcome": "succeeded",
+        "path": "/ü",
+        "request_id": "req-1",
+        "status": 200,
+    }
+    genesis = hashlib.sha256(b"opsapi audit chain").hexdigest()
+    key_id = hmac.new(KEY, b"opsapi audit key id", "sha256").hexdigest()[:16]
+    text = json.dumps(
+        ["entry", 1, key_id, 1, genesis, content], ensure_ascii=False, separators=(",", ":"), sort_keys=True
+    )
+    [link] = links(KEYS, ChainHead(), [entry])
+    assert (link.seq, link.key_id) == (1, key_id)
+    assert link.mac == hmac.new(KEY, text.encode(), "sha256").digest()
 
 
 OPTIONAL = {

@@ -10,44 +10,50 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from opsapi.adapters.sql.bulk import DriverStatement
 from opsapi.adapters.sql.engine import Database, sqlstate
 from opsapi.adapters.sql.tables import audit_entries
 from opsapi.audit.model import AuditEntry, Outcome, entry_from, system_entry
 from opsapi.audit.ports import AuditFilter, AuditPosition, EntryRejected
 from opsapi.kit.caller import AuditTrail, Call, System
 
-ENTRY_COLUMNS = [audit_entries.c[field.name] for field in msgspec.structs.fields(AuditEntry)]
+_NAMES = tuple(field.name for field in msgspec.structs.fields(AuditEntry))
+ENTRY_COLUMNS = [audit_entries.c[name] for name in _NAMES]
 _LONGEST_TEXT = 2000
+_LENGTHS = tuple(getattr(column.type, "length", None) or _LONGEST_TEXT for column in ENTRY_COLUMNS)
+_OUTCOMES = {outcome.value: outcome for outcome in Outcome}
+_OUTCOME = _NAMES.index("outcome")
 _UNSTORABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def _clean(text: str, length: int) -> str:
     """What callers sent, made storable and harmless to show: no engine takes lone surrogates, PostgreSQL no NUL, and
     control characters could forge lines."""
-    if _UNSTORABLE.search(text):
+    if not text.isprintable():
         text = _UNSTORABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def entry_row(entry: AuditEntry) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for column in ENTRY_COLUMNS:
-        value = getattr(entry, column.name)
-        if isinstance(value, str):
-            value = _clean(value, getattr(column.type, "length", None) or _LONGEST_TEXT)
-        row[column.name] = value
-    return row
+def entry_values(entry: AuditEntry) -> list[Any]:
+    """In the order of ENTRY_COLUMNS."""
+    values = list(msgspec.structs.astuple(entry))
+    values[_OUTCOME] = values[_OUTCOME].value
+    for place, value in enumerate(values):
+        if isinstance(value, str) and not (value.isprintable() and len(value) <= _LENGTHS[place]):
+            values[place] = _clean(value, _LENGTHS[place])
+    return values
 
 
-def entry_of(row: Any) -> AuditEntry:
-    values = {column.name: getattr(row, column.name) for column in ENTRY_COLUMNS}
-    values["outcome"] = Outcome(values["outcome"])
+def entry_of(row: Sequence[Any]) -> AuditEntry:
+    """Of a row that begins with ENTRY_COLUMNS."""
+    values = dict(zip(_NAMES, row, strict=False))
+    values["outcome"] = _OUTCOMES[values["outcome"]]
     return AuditEntry(**values)
 
 
 async def insert_entry(connection: AsyncConnection, entry: AuditEntry) -> None:
     """Within the caller's transaction. The caller sets `call.audit.committed` once that has committed."""
-    await connection.execute(sa.insert(audit_entries), entry_row(entry))
+    await connection.execute(sa.insert(audit_entries), dict(zip(_NAMES, entry_values(entry), strict=True)))
 
 
 async def insert_call(
@@ -76,15 +82,18 @@ async def insert_call(
 class SqlAuditStore:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._insert = DriverStatement(
+            database, database.insert(audit_entries).on_conflict_do_nothing(index_elements=["id"]), ENTRY_COLUMNS
+        )
 
     async def insert(self, entries: Sequence[AuditEntry]) -> None:
         if not entries:
             return
-        statement = self._database.insert(audit_entries).on_conflict_do_nothing(index_elements=["id"])
+        rows = [entry_values(entry) for entry in entries]
         try:
             async with self._database.write() as connection:
-                await connection.execute(statement, [entry_row(entry) for entry in entries])
-        except exc.StatementError as error:
+                await self._insert.execute(connection, rows)
+        except (exc.StatementError, ValueError) as error:
             if _is_the_entrys_fault(error):
                 raise EntryRejected from error
             raise
@@ -101,7 +110,7 @@ class SqlAuditStore:
             return [entry_of(row) for row in await connection.execute(query)]
 
 
-def _is_the_entrys_fault(error: exc.StatementError) -> bool:
+def _is_the_entrys_fault(error: Exception) -> bool:
     """Not the schema's, nor the connection's: a value that could not be bound, or SQLSTATE's classes of bad data."""
     if not isinstance(error, exc.DBAPIError):
         return True

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from opsapi.adapters.sql.audit import ENTRY_COLUMNS, entry_of
+from opsapi.adapters.sql.bulk import DriverStatement
 from opsapi.adapters.sql.engine import Database
 from opsapi.adapters.sql.leases import Leases, check_lease
 from opsapi.adapters.sql.tables import audit_chain, audit_checkpoints, audit_entries
@@ -26,6 +27,9 @@ class SqlChainStore:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._leases = Leases(database, clock)
+        columns = audit_entries.c
+        link = sa.update(audit_entries).where(columns.id == sa.bindparam("entry_id"), columns.seq.is_(None))
+        self._link = DriverStatement(database, link, [columns.seq, columns.mac, columns.key_id], ["entry_id"])
 
     async def acquire(self, name: str, holder: str, ttl: timedelta) -> Lease | None:
         return await self._leases.acquire(name, holder, ttl)
@@ -50,7 +54,10 @@ class SqlChainStore:
             oldest = waiting.order_by(audit_entries.c.at, audit_entries.c.id).limit(limit)
             links = link(head, [entry_of(row) for row in await connection.execute(oldest)])
             if links:
-                head = await _write(connection, links)
+                rows = [[one.seq, one.mac, one.key_id, one.entry_id] for one in links]
+                await self._link.execute(connection, rows)
+                head = ChainHead(links[-1].seq, links[-1].mac)
+                await connection.execute(sa.update(audit_chain).values(seq=head.seq, mac=head.mac))
             return head, len(links)
 
     async def head(self) -> ChainHead:
@@ -68,7 +75,7 @@ class SqlChainStore:
         async with self._database.read() as connection:
             return [
                 # Whoever tampers may leave nulls behind: such a row has no valid MAC, and is told so.
-                ChainedEntry(entry=entry_of(row), seq=row.seq, mac=row.mac or b"", key_id=row.key_id or "")
+                ChainedEntry(entry=entry_of(row), seq=row[-3], mac=row[-2] or b"", key_id=row[-1] or "")
                 for row in await connection.execute(query)
             ]
 
@@ -109,18 +116,3 @@ async def _head(connection: AsyncConnection, *, lock: bool = False) -> ChainHead
     query = sa.select(audit_chain.c.seq, audit_chain.c.mac)
     row = (await connection.execute(query.with_for_update() if lock else query)).one_or_none()
     return ChainHead() if row is None else ChainHead(row.seq, row.mac)
-
-
-async def _write(connection: AsyncConnection, links: Sequence[Link]) -> ChainHead:
-    statement = (
-        sa.update(audit_entries)
-        .where(audit_entries.c.id == sa.bindparam("entry"), audit_entries.c.seq.is_(None))
-        .values(seq=sa.bindparam("place"), mac=sa.bindparam("link_mac"), key_id=sa.bindparam("link_key"))
-    )
-    rows = [
-        {"entry": link.entry_id, "place": link.seq, "link_mac": link.mac, "link_key": link.key_id} for link in links
-    ]
-    await connection.execute(statement, rows)
-    head = ChainHead(links[-1].seq, links[-1].mac)
-    await connection.execute(sa.update(audit_chain).values(seq=head.seq, mac=head.mac))
-    return head
