@@ -12,6 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,7 +35,7 @@ WORKSPACES = (
 """Both live in the playground's one cluster, each limited to its namespaces, as tenants are."""
 
 READ_SECONDS = 60
-POLL_SECONDS = 0.3
+POLL_SECONDS = 0.5
 
 ACCOUNTS: dict[str, tuple[AccountKind, tuple[str, ...]]] = {
     "admin": (
@@ -143,27 +144,41 @@ def _run(
 
 
 def _wait_for_answers(url: str, account: dict[str, str], service: Child, stop: _Stop) -> None:
-    """Until every workspace has been read and measured once. Raises ChildFailed."""
+    """Until every workspace has been read and measured once and health says so. Raises ChildFailed."""
     headers = {"Authorization": f"Bearer {account['token']}", "X-Service-Account": account["id"]}
     deadline = time.monotonic() + READ_SECONDS
-    waiting = [str(workspace["id"]) for workspace in WORKSPACES]
-    seen = "no answer"
+    waiting: list[tuple[str, Callable[[dict[str, Any]], bool]]] = [
+        (f"/workspaces/{workspace['id']}/overview", _is_measured) for workspace in WORKSPACES
+    ]
+    waiting.append(("/health", _is_healthy))
     while waiting:
-        if stop() or service.ended() is not None or time.monotonic() > deadline:
-            raise ChildFailed("the service", f"could not read {waiting[0]} ({seen})", service.log)
-        request = urllib.request.Request(f"{url}/internal/v1/workspaces/{waiting[0]}/overview", headers=headers)  # noqa: S310 - our own URL
-        try:
-            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - our own URL
-                measured = json.load(answer)["data"]["resource_usage"]["cpu"]["used"] is not None
-                seen = "not measured yet"
-        except urllib.error.HTTPError as error:
-            measured, seen = False, f"HTTP {error.code}"
-        except OSError as error:
-            measured, seen = False, str(error)
-        if measured:
+        path, holds = waiting[0]
+        seen, data = _get(f"{url}/internal/v1{path}", headers)
+        if data is not None and holds(data):
             waiting.pop(0)
-        else:
-            time.sleep(POLL_SECONDS)
+            continue
+        if stop() or service.ended() is not None or time.monotonic() > deadline:
+            raise ChildFailed("the service", f"does not answer {path} as it should ({seen})", service.log)
+        time.sleep(POLL_SECONDS)
+
+
+def _is_measured(overview: dict[str, Any]) -> bool:
+    return overview["resource_usage"]["cpu"]["used"] is not None
+
+
+def _is_healthy(health: dict[str, Any]) -> bool:
+    return bool(health["status"] == "healthy")
+
+
+def _get(url: str, headers: dict[str, str]) -> tuple[str, dict[str, Any] | None]:
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - our own URL
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - our own URL
+            return "HTTP 200", json.load(answer)["data"]
+    except urllib.error.HTTPError as error:
+        return f"HTTP {error.code}", None
+    except OSError as error:
+        return str(error), None
 
 
 def _start_playground(
