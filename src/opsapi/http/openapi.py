@@ -9,6 +9,7 @@ import msgspec
 
 from opsapi.http.envelope import Meta
 from opsapi.http.openapi_errors import REQUEST_ID, ErrorSchemas, failures_of, response, takes_body
+from opsapi.http.params import MAX_SEGMENT
 from opsapi.http.routing import path_names
 from opsapi.http.samples import CannotSample, sample
 from opsapi.http.settings import HttpSettings
@@ -185,8 +186,8 @@ def _parameter(name: str, schema: dict[str, Any], in_path: bool, required: bool)
     if len(choices) == 1:
         """A parameter that is not given is left out; there is no way to write null."""
         schema = {key: value for key, value in schema.items() if key not in ("anyOf", "default")} | choices[0]
-    if in_path and schema.get("type") == "string" and "pattern" not in schema:
-        schema = {"minLength": 1, "maxLength": 512} | schema
+    if schema.get("type") == "string" and not schema.keys() & {"pattern", "format", "enum"}:
+        schema = (_PATH_TEXT if in_path else _QUERY_TEXT) | schema
     if schema.get("type") == "array":
         parameter |= {"style": "form", "explode": False}
     return parameter | {"schema": schema}
@@ -212,7 +213,7 @@ def _success(declared: Endpoint, status: int, schemas: _Schemas) -> dict[str, An
         headers.append("Idempotency-Replayed")
     data = schemas.answer(declared)
     if declared.fields:
-        data = {"anyOf": [data, {"type": ["object", "array"], "description": "The `fields` asked for."}]}
+        data = {"anyOf": [data, {"type": data.get("type", "object"), "description": "The `fields` asked for."}]}
     schema: dict[str, Any] = {
         "type": "object",
         "required": ["data", "meta"],
@@ -297,6 +298,13 @@ def _header(description: str, schema: dict[str, Any], example: Any) -> dict[str,
     return {"description": description, "schema": schema, "example": example}
 
 
+_PATH_TEXT = {
+    "pattern": r"^(?!\.\.?$)[^/\\\u0000-\u001f\u007f-\u009f\u2028\u2029]+$",
+    "minLength": 1,
+    "maxLength": MAX_SEGMENT,
+}
+_QUERY_TEXT = {"pattern": r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$"}
+"""No control characters: what params.py refuses."""
 _COUNT = {"type": "integer", "minimum": 0}
 _LABEL = {"type": "string", "pattern": "^[\\x21-\\x7e]{1,128}$"}
 _HEADERS = {
@@ -323,8 +331,8 @@ _PARAMETERS = {
         "name": "X-Request-Id",
         "in": "header",
         "required": False,
-        "description": "The request's id, taken over where it is well-formed, else one is made.",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{7,63}$"},
+        "description": "The request's id; what is not 8 to 64 letters, digits, `.`, `_` and `-` is replaced.",
+        "schema": {"type": "string"},
     },
     "X-On-Behalf-Of": {
         "name": "X-On-Behalf-Of",
