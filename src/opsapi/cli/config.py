@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from opsapi.adapters.sql.engine import normal_url
+from opsapi.adapters.sql.urls import normal_url
 from opsapi.cli.context import read_settings
 from opsapi.cli.output import out, progress
 from opsapi.http.server import UnsafeListener, check_listener
