@@ -147,7 +147,7 @@ async def test_the_docs_page_loads_only_from_us() -> None:
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     policy = page.headers["content-security-policy"]
     assert policy.startswith("default-src 'none'; script-src 'self';")
-    assert "unsafe-eval" not in policy
+    assert "unsafe" not in policy
     assert b"https://" not in page.body
     assert b"<script>" not in page.body
     for name in ("swagger-ui-bundle.js", "swagger-ui.css", "start.js", "favicon-32x32.png"):

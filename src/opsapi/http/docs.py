@@ -15,7 +15,7 @@ _ASSETS = {
     "favicon-32x32.png": "image/png",
 }
 _CSP = (
-    b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _PAGE = f"""<!doctype html>
