@@ -17,7 +17,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """After a worker's death another takes its operations over this much later; renewed every third of it."""
     poll_seconds: Seconds = 0.5
     """How often idle workers look for operations that other replicas queued or abandoned."""
-    step_attempts: Annotated[int, Meta(ge=1, le=100)] = 8
+    step_attempts: Annotated[int, Meta(ge=1, le=100)] = 12
     """Tries of a step that meets passing failures (a cluster that is away), the first included."""
     backoff_seconds: Seconds = 1
     """The pause after the first failed try; doubles each time."""

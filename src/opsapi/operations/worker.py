@@ -11,7 +11,7 @@ from opsapi.kit.errors import DependencyUnavailable
 from opsapi.kit.ids import new_id
 from opsapi.operations.errors import LeaseLost
 from opsapi.operations.execution import Execution
-from opsapi.operations.model import Claim
+from opsapi.operations.model import Claim, Outcome, State
 from opsapi.operations.ports import Ledger
 from opsapi.operations.procedures import Procedures
 from opsapi.operations.settings import EngineSettings
@@ -100,7 +100,7 @@ class Worker:
         finally:
             await _end(beat)
             await _end(execution)
-        self._report(claim, execution)
+        await self._report(claim, execution)
 
     async def _hand_over(self, claim: Claim) -> None:
         try:
@@ -108,7 +108,7 @@ class Worker:
         except (LeaseLost, DependencyUnavailable) as error:
             _log.info("operation %s could not be handed over: %s", claim.operation.id, error)
 
-    def _report(self, claim: Claim, execution: asyncio.Task[None]) -> None:
+    async def _report(self, claim: Claim, execution: asyncio.Task[None]) -> None:
         """What an execution may end with is known to the ledger or found out by whoever takes over."""
         if execution.cancelled():
             _log.warning("operation %s: the lease is lost, another worker goes on", claim.operation.id)
@@ -120,6 +120,21 @@ class Worker:
             _log.warning("operation %s: the ledger is away; it goes on when the lease has run out", claim.operation.id)
         elif error is not None:
             _log.error("operation %s: the engine failed", claim.operation.id, exc_info=error)
+            if claim.operation.attempts >= self._settings.step_attempts:
+                await self._give_up(claim)
+
+    async def _give_up(self, claim: Claim) -> None:
+        """What the engine cannot even run would come back with every lease: it ends, and frees its locks."""
+        touched = any(step.intent is not None for step in claim.operation.steps)
+        try:
+            await self._ledger.finish(
+                claim,
+                State.FAILED,
+                outcome=Outcome.PARTIAL if touched else None,
+                result={"engine_failed": True},
+            )
+        except (LeaseLost, DependencyUnavailable) as error:
+            _log.info("operation %s could not be ended: %s", claim.operation.id, error)
 
     async def _beat(self, claim: Claim) -> None:
         """Renews the lease; returns once it is lost, or could not be renewed for as long as it lasts."""

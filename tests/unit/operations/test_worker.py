@@ -209,6 +209,25 @@ async def test_a_database_that_is_away_does_not_end_the_worker(yard: Yard, monke
     await running
 
 
+async def test_what_the_engine_itself_cannot_run_ends_after_some_tries(
+    file_database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    yard = Yard(file_database, EngineSettings(lease_seconds=0.05, poll_seconds=0.02, step_attempts=3))
+    worker = yard.worker()
+
+    async def broken(claim: object) -> None:
+        raise RuntimeError("a fault of the engine")
+
+    monkeypatch.setattr(worker._execution, "run", broken)
+    running = asyncio.create_task(worker.run())
+    ended = await yard.ended(await yard.begin())
+    assert (ended.state, ended.attempts, ended.result) == (State.FAILED, 3, {"engine_failed": True})
+    assert await yard.ledger.holder("app-1") is None
+    assert "a fault of the engine" in caplog.text
+    worker.stop()
+    await running
+
+
 async def test_steps_that_cannot_be_undone_are_named_and_needless_ones_are_not(file_database: Database) -> None:
     clock = SetClock()
     ledger = SqlLedger(file_database, clock, Signals())
