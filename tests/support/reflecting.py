@@ -96,6 +96,7 @@ class Rig:
     async def until_faithful(self) -> None:
         await self.collection.publish()
         await until(lambda: self.state.sync is Sync.SYNCED and self.faithful(), "the cache equals the server")
+        await until(lambda: self.server.requests[-1].is_watch, "it watches")
 
 
 @asynccontextmanager

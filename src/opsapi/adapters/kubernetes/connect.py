@@ -78,7 +78,8 @@ async def read_access(access: ClusterAccess, now: datetime, *, account: Path = _
             text, base = await asyncio.to_thread(_read_file, Path(access.path))
         return await _kubeconfig(text, access.context, base, now)
     except OSError as error:
-        raise BadAccess(f"{error.strerror or error}: {error.filename or 'kubeconfig'}") from error
+        named = Path(str(error.filename)).name if error.filename else "kubeconfig"
+        raise BadAccess(f"{error.strerror or error}: {named}") from error
     except UnicodeDecodeError as error:
         raise BadAccess("the kubeconfig is not UTF-8 text") from error
 

@@ -14,6 +14,7 @@ from msgspec import UNSET
 from opsapi.workspaces.objects import Kind, KubernetesObject, WorkloadMeta
 
 T = TypeVar("T")
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 class Undecodable(Exception):
@@ -146,8 +147,11 @@ def _keeps_managed_fields(struct: type[KubernetesObject]) -> bool:
 
 
 def _detach(one: KubernetesObject) -> None:
-    """A Raw is a view that would keep the whole page alive; a copy holds its own few hundred bytes."""
-    for entry in cast("WorkloadMeta", one.metadata).managed_fields:  # type: ignore[attr-defined]
+    """A Raw is a view that would keep the whole page alive; a copy holds its own few hundred bytes. The copy of the
+    manifest that `kubectl apply` leaves on each object is larger than all that we keep, and nobody reads it."""
+    meta = cast("WorkloadMeta", one.metadata)  # type: ignore[attr-defined]
+    meta.annotations.pop(_LAST_APPLIED, None)
+    for entry in meta.managed_fields:
         if entry.fields_v1 is not UNSET:
             msgspec.structs.force_setattr(entry, "fields_v1", entry.fields_v1.copy())
 
