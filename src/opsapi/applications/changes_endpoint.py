@@ -101,7 +101,7 @@ class ChangesEndpoints:
         limit=APPLICATION_OPERATIONS,
         idempotency=Idempotency.SAFE,
         summary="Who changed an application",
-        tag="applications",
+        tag="Applications",
         answer=Changes,
         params=ChangesParams,
         errors=(ValidationFailed, ResourceNotFound, AmbiguousResource, DependencyUnavailable),

@@ -109,7 +109,7 @@ class ScaleEndpoints:
         limit=WORKSPACE_OPERATIONS,
         idempotency=Idempotency.KEYED,
         summary="Scale a deployment",
-        tag="workspaces",
+        tag="Workspaces",
         answer=ScaleAnswer,
         params=ScaleParams,
         body=ScaleBody,
