@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from uvicorn import Config, Server
 
+from opsapi.http.allocator import keep_freed_memory
 from opsapi.http.app import App
 from opsapi.http.protocol import GuardedProtocol, protocol_for
 from opsapi.http.settings import HttpSettings
@@ -109,6 +110,7 @@ class HttpServer:
     async def serve(self, when_started: Callable[[], Awaitable[None]] | None = None) -> None:
         """`when_started` is awaited once requests are answered."""
         self._server.when_started = when_started
+        keep_freed_memory()
         await self._server.serve(sockets=[self._listener])
 
     def run(self, when_started: Callable[[], Awaitable[None]] | None = None) -> None:
