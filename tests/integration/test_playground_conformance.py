@@ -18,7 +18,7 @@ EXEMPT = {
     71: NOT_RECORDED,
     84: NOT_RECORDED,
     225: NOT_RECORDED,
-    86: "a real cluster's bootstrap roles are aggregated and carry the API server's bookkeeping; the playground's are not",
+    86: "a real cluster's bootstrap roles are aggregated and carry the API server's bookkeeping",
     226: "the recording never shows the pod on its node before it is deleted",
     278: "a real cluster's bootstrap roles also open /.well-known",
     279: "users of the playground have no uid",

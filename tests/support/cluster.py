@@ -68,7 +68,11 @@ async def running_api(
     registry = registry if registry is not None else ObjectRegistry(SystemClock())
     loop = asyncio.get_running_loop()
     housekeeping = Housekeeping(registry)
-    housekeeping.wake = lambda: loop.call_soon(housekeeping.drain)
+
+    def wake() -> None:
+        loop.call_soon(housekeeping.drain)
+
+    housekeeping.wake = wake
     if bootstrapped:
         bootstrap(registry)
         housekeeping.drain()

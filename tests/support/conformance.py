@@ -133,7 +133,7 @@ def _before(made: Stage, namespace: str, name: str) -> None:
     """The object that a write or a subresource concerns, as it was."""
     exchange, answer = made.exchange, made.exchange.answer
     kind = made.kind()
-    if kind is None or exchange.method == "POST" and exchange.status == 201 and "/eviction" not in exchange.path:
+    if kind is None or (exchange.method == "POST" and exchange.status == 201 and "/eviction" not in exchange.path):
         return
     meta = answer.get("metadata") or {} if isinstance(answer, dict) else {}
     uid = meta.get("uid") or (answer.get("details") or {}).get("uid") if isinstance(answer, dict) else None

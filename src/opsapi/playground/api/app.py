@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from email.utils import format_datetime
 from typing import Any
 
-
 from opsapi.playground.api import metrics
 from opsapi.playground.api.authentication import Authenticator, impersonated
 from opsapi.playground.api.authorization import Attributes, Authorizer, attributes_of, refusal
@@ -41,13 +40,14 @@ _REVIEWS = (
     "localsubjectaccessreviews",
     "tokenreviews",
 )
+# The sentence is the real server's.
 _ENDPOINTS_DEPRECATED = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
 _CONTAINER_SUBRESOURCES = ("exec", "attach", "portforward", "proxy")
 
 
 @dataclass(slots=True)
 class ApiOptions:
-    """`tokens` maps bearer tokens to users; without `logs` or `metrics` those parts answer as a cluster without them."""
+    """`tokens` maps bearer tokens to users. Without `logs` or `metrics` a cluster without kubelets answers."""
 
     tokens: dict[str, User] = field(default_factory=dict)
     logs: LogProvider | None = None
@@ -323,7 +323,7 @@ class PlaygroundApi:
         handlers: dict[str, Callable[[], Awaitable[Response]]] = {
             "eviction": lambda: self._subresources.evict(request),
             "binding": lambda: self._subresources.bind(request, request.target.name),
-            "resize": lambda: self._subresources.resize(request, rendering, kind),
+            "resize": lambda: self._subresources.resize(request, kind),
             "token": lambda: self._subresources.token(request),
         }
         if name == "log":
@@ -349,7 +349,7 @@ def _scope_fits(kind: Kind, target: Target) -> bool:
     if kind.resource == "namespaces":
         return True
     if kind.namespaced:
-        return bool(target.namespace) or not target.name and target.verb in ("list", "watch", "deletecollection")
+        return bool(target.namespace) or (not target.name and target.verb in ("list", "watch", "deletecollection"))
     return not target.namespace
 
 

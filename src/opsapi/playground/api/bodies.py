@@ -41,7 +41,8 @@ def parse_object(raw: bytes, content_type: str, expected: str) -> Obj:
         raise failure(415, "UnsupportedMediaType", told)
     if not isinstance(parsed, dict):
         seen = {list: "array", str: "string", bool: "bool"}.get(type(parsed), "number")
-        told = f"couldn't get version/kind; json parse error: json: cannot unmarshal {seen} into Go value of type struct {{ APIVersion string; Kind string }}"
+        told = f"couldn't get version/kind; json parse error: json: cannot unmarshal {seen} into Go value of type "
+        told += "struct { APIVersion string; Kind string }"
         raise bad_request(f"the object provided is unrecognized (must be of type {expected}): {told}")
     return parsed
 

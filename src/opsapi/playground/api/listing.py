@@ -59,6 +59,8 @@ class Selection:
     name: str
     labels: Predicate | None
     fields: Predicate | None
+    node: str = ""
+    """The node whose pods are asked for, which an index finds."""
 
     @property
     def is_everything(self) -> bool:
@@ -81,7 +83,10 @@ def selection(request: Request, kind: Kind) -> Selection:
         namespace = next((one.value for one in terms if one.field == "metadata.namespace" and not one.negated), "")
     rest = [one for one in terms if one.field != "metadata.name" or one.negated]
     labels = label_predicate(request.param("labelSelector"))
-    return Selection(namespace, name, labels, field_predicate(kind, rest))
+    node = ""
+    if kind.resource == "pods":
+        node = next((one.value for one in terms if one.field == "spec.nodeName" and not one.negated), "")
+    return Selection(namespace, name, labels, field_predicate(kind, rest), node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +191,9 @@ class Lister:
             limit = 0
         elif sent:
             version = self._asked_version(request, sent)
-        if limit == 0 and not token and version == self._store.version:
+        few = bool(chosen.node) and len(self._store.pods_on_node(chosen.node)) <= limit
+        indexed = few and not token and version == self._store.version
+        if indexed or (limit == 0 and not token and version == self._store.version):
             found = [entry for entry in self._candidates(kind, chosen) if chosen.matches(entry.obj)]
             return _Page(found, version, "", None)
         try:
@@ -206,6 +213,10 @@ class Lister:
         if chosen.name and (chosen.namespace or not kind.namespaced):
             entry = self._store.get(kind.resource, (chosen.namespace, chosen.name))
             return [] if entry is None else [entry]
+        if chosen.node:
+            on_node = self._store.pods_on_node(chosen.node)
+            kept = [one for one in on_node if not chosen.namespace or one.key[0] == chosen.namespace]
+            return sorted(kept, key=lambda one: one.key)
         return self._store.entries(kind.resource, chosen.namespace)
 
     def _slice(self, kind: Kind, chosen: Selection, version: int, start: Key | None, limit: int) -> _Page:
@@ -217,10 +228,11 @@ class Lister:
         if limit == 0:
             return _Page(list(found), version, "", None)
         entries = list(islice(found, limit))
-        following = next(found, None)
-        if following is None:
+        if next(found, None) is None:
             return _Page(entries, version, "", None)
-        remaining = 1 + sum(1 for _ in found) if chosen.is_everything else None
+        remaining = None
+        if chosen.is_everything:
+            remaining = self._store.remaining(kind.resource, chosen.namespace, version, entries[-1].key)
         return _Page(entries, version, encode_continue(version, entries[-1].key), remaining)
 
 
@@ -284,7 +296,8 @@ def decode_continue(token: str) -> tuple[int, Key]:
     start, version = held.get("start"), held.get("rv")
     if not isinstance(start, str) or not isinstance(version, int) or version < 1 or "/" not in start:
         raise bad_request(
-            "invalid continue token: continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)"
+            "invalid continue token: continue key is not valid: "
+            "incorrect encoded start resourceVersion (version meta.k8s.io/v1)"
         )
     namespace, _, name = start.rstrip("\0").rpartition("/")
     return version, (namespace, name)

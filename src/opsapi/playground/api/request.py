@@ -116,6 +116,7 @@ class Rendering:
     version: str = "v1"
 
 
+_RENDERED = ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")
 JSON_TYPES = ("application/json", "*/*", "application/*", "application/yaml", "")
 
 
@@ -131,8 +132,7 @@ def negotiate(accept: str, *, discovery: bool = False) -> Rendering:
             return Rendering()
         if discovery and wanted == "APIGroupDiscoveryList" and held.get("v") in ("v2", "v2beta1"):
             return Rendering(wanted, held["v"])
-        if wanted in ("Table", "PartialObjectMetadata", "PartialObjectMetadataList") and held.get("g") == "meta.k8s.io":
-            if held.get("v") in ("v1", "v1beta1"):
-                return Rendering(wanted, held["v"])
+        if wanted in _RENDERED and held.get("g") == "meta.k8s.io" and held.get("v") in ("v1", "v1beta1"):
+            return Rendering(wanted, held["v"])
     told = "only the following media types are accepted: application/json, application/yaml"
     raise failure(406, "NotAcceptable", told)

@@ -30,7 +30,7 @@ class Reviews:
             "TokenReview": lambda: self._token(spec),
         }
         status = answers[kind.kind]()
-        made = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": obj.get("metadata") or {}}
+        made: Obj = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": obj.get("metadata") or {}}
         if kind.kind == "SelfSubjectReview":
             made["metadata"] = {**made["metadata"], "creationTimestamp": writer.time}
         elif kind.kind != "SelfSubjectRulesReview":
@@ -58,6 +58,7 @@ class Reviews:
                 wanted.get("name", ""),
             )
         else:
+            assert path is not None
             asked = Attributes(path.get("verb", ""), path=path.get("path") or "/")
         return {"allowed": self._authorizer.allows(user, asked)}
 

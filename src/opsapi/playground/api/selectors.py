@@ -53,11 +53,11 @@ class _Parser:
             return found
         while True:
             found.append(self._requirement())
-            token = self._next()
-            if not token:
+            after = self._next()
+            if not after:
                 return found
-            if token != ",":
-                raise SelectorError(f"found '{token}', expected: ',' or 'end of string'")
+            if after != ",":
+                raise SelectorError(f"found '{after}', expected: ',' or 'end of string'")
             if not self._peek() or self._peek() == ",":
                 raise SelectorError(f"found '{self._peek()}', expected: identifier after ','")
 
@@ -86,7 +86,7 @@ class _Parser:
     def _comparison(self, key: str, operator: str) -> Requirement:
         value = self._next()
         if not re.fullmatch(r"[+-]?\d+", value):
-            what = f"for 'Gt', 'Lt' operators, the value must be an integer"
+            what = "for 'Gt', 'Lt' operators, the value must be an integer"
             raise SelectorError(f"values[0][{key}]: Invalid value: {quoted(value)}: {what}")
         return Requirement(key, "gt" if operator == ">" else "lt", frozenset((value,)))
 

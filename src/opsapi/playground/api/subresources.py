@@ -6,17 +6,17 @@ from typing import Any
 from opsapi.kit.clock import parse_rfc3339, rfc3339
 from opsapi.playground.api.authentication import Authenticator
 from opsapi.playground.api.providers import LogOptions, LogProvider
-from opsapi.playground.api.request import Rendering, Request
+from opsapi.playground.api.request import Request
 from opsapi.playground.api.responses import Response, json_response
 from opsapi.playground.api.writes import (
+    APPLY_PATCHES,
+    JSON_PATCH,
+    MERGE_PATCH,
     Writer,
     check_name,
     check_patch_type,
     dry_run,
     parse_patch,
-    APPLY_PATCHES,
-    JSON_PATCH,
-    MERGE_PATCH,
 )
 from opsapi.playground.kinds import Kind
 from opsapi.playground.machinery import evictions, patches, pod_defaults, status, strategic
@@ -148,7 +148,7 @@ class Subresources:
             self._registry.patch_status("pods", namespace, name, _scheduled(made, self._registry.now()))
         return json_response(_success(), 201)
 
-    async def resize(self, request: Request, rendering: Rendering, kind: Kind) -> Response:
+    async def resize(self, request: Request, kind: Kind) -> Response:
         """Only resources may change, not the QoS class, and only where the node reports resources."""
         target = request.target
         old = self._registry.get("pods", target.namespace, target.name)
@@ -326,7 +326,7 @@ def _resized(old: list[Obj], new: list[Obj]) -> list[Obj]:
     made = []
     for one in old:
         found = wanted.get(one["name"], one)
-        kept = {key: found[key] for key in ("resources", "resizePolicy") if key in found}
+        kept: Obj = {key: found[key] for key in ("resources", "resizePolicy") if key in found}
         made.append({**one, **kept})
     return made
 

@@ -69,12 +69,8 @@ class Writer:
 
     async def read_body(self, request: Request, kind: Kind) -> Body:
         raw = await request.body()
-        if not raw:
-            raise bad_request(
-                "EOF"
-                if kind.custom
-                else f"the object provided is unrecognized (must be of type {kind.kind}): couldn't get version/kind; json parse error: unexpected end of JSON input ()"
-            )
+        if not raw and kind.custom:
+            raise bad_request("EOF")
         parsed = parse_object(raw, request.headers.get("content-type", ""), kind.kind)
         return bodies.decode(self._registry.normalizer, kind, parsed, validation_of(request))
 

@@ -253,13 +253,11 @@ def _validate_object(document: Obj, value: Obj, path: str) -> list[Cause]:
 
 def _validate_array(document: Obj, value: list[Any], path: str) -> list[Cause]:
     causes: list[Cause] = []
-    for limit, broken, word in (
-        ("minItems", lambda bound: len(value) < bound, "at least"),
-        ("maxItems", lambda bound: len(value) > bound, "at most"),
-    ):
-        bound = document.get(limit)
-        if bound is not None and broken(bound):
-            causes.append(invalid_value(path, len(value), f"{path} in body should have {word} {bound} items"))
+    low, high, count = document.get("minItems"), document.get("maxItems"), len(value)
+    if low is not None and count < low:
+        causes.append(invalid_value(path, count, f"{path} in body should have at least {low} items"))
+    if high is not None and count > high:
+        causes.append(Cause("FieldValueTooMany", f"Too many: {count}: must have at most {high} items", path))
     items = document.get("items")
     if isinstance(items, dict):
         for index, one in enumerate(value):

@@ -7,13 +7,12 @@ from opsapi.playground.kinds import Kind
 from opsapi.playground.machinery import pod_defaults, services
 from opsapi.playground.registry import Obj
 
-
 TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 _Default = Callable[[Obj], None]
 
 
 def apply(kind: Kind, obj: Obj) -> None:
-    """Fills in what the API's own defaulting does, whose fields the writer then owns; see allocation.py for the rest."""
+    """What the API's own defaulting fills in, and the writer then owns; see allocation.py for the rest."""
     default = _DEFAULTS.get(kind.resource)
     if default is not None:
         default(obj)

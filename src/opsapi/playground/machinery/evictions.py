@@ -13,7 +13,7 @@ _BUDGETS = "poddisruptionbudgets.policy"
 
 
 def evict(registry: "ObjectRegistry", namespace: str, name: str, eviction: Obj, *, dry_run: bool = False) -> None:
-    """Raises ApiError: 404 without the pod, 409 on preconditions, 429 where a budget forbids it, 500 with two budgets."""
+    """Raises ApiError: 404 without the pod, 409 on preconditions, 429 by a budget, 500 with two budgets."""
     from opsapi.playground.machinery.registry import DeleteOptions
 
     pod = registry.get("pods", namespace, name)
@@ -74,7 +74,7 @@ def _unready_may_go(budget: Obj, status: Obj) -> bool:
     if budget["spec"].get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
         return True
     wanted = status.get("desiredHealthy", 0)
-    return wanted > 0 and status.get("currentHealthy", 0) >= wanted
+    return bool(wanted > 0 and status.get("currentHealthy", 0) >= wanted)
 
 
 def _too_many(told: str, retry: int | None = None) -> ApiError:

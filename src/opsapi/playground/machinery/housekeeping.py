@@ -25,6 +25,12 @@ _CONTENT_CONDITIONS = (
     ),
 )
 
+_ROOT_CA_ABOUT = (
+    "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the "
+    "internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes "
+    "clusters."
+)
+
 Task = tuple[str, str, str, str]
 """(what, resource, namespace, name)"""
 
@@ -209,10 +215,7 @@ class Housekeeping:
         if self._registry.find("serviceaccounts", name, "default") is None:
             self._registry.create("serviceaccounts", name, {"metadata": {"name": "default"}})
         if self._registry.find("configmaps", name, "kube-root-ca.crt") is None:
-            about = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints"
-            annotations = {
-                "kubernetes.io/description": f"{about} such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across distributions of Kubernetes clusters."
-            }
+            annotations = {"kubernetes.io/description": _ROOT_CA_ABOUT}
             made = {
                 "metadata": {"name": "kube-root-ca.crt", "annotations": annotations},
                 "data": {"ca.crt": self.root_ca},

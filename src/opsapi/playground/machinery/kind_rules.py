@@ -72,9 +72,10 @@ def _rolling(strategy: Obj) -> list[Cause]:
         return []
     causes = _int_or_percent("spec.strategy.rollingUpdate.maxUnavailable", (rolling or {}).get("maxUnavailable"))
     causes += _int_or_percent("spec.strategy.rollingUpdate.maxSurge", (rolling or {}).get("maxSurge"))
-    if not causes and _is_zero((rolling or {}).get("maxUnavailable")) and _is_zero((rolling or {}).get("maxSurge")):
+    held = rolling or {}
+    if not causes and _is_zero(held.get("maxUnavailable")) and _is_zero(held.get("maxSurge")):
         why = "may not be 0 when `maxSurge` is 0"
-        causes.append(invalid_value("spec.strategy.rollingUpdate.maxUnavailable", rolling["maxUnavailable"], why))  # type: ignore[index]
+        causes.append(invalid_value("spec.strategy.rollingUpdate.maxUnavailable", held["maxUnavailable"], why))
     return causes
 
 
@@ -86,7 +87,10 @@ def _int_or_percent(field: str, value: int | str | None) -> list[Cause]:
     if isinstance(value, int):
         return non_negative(field, value)
     if isinstance(value, str) and not re.fullmatch(r"[0-9]+%", value):
-        why = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
+        why = (
+            "a valid percent string must be a numeric string followed by an ending '%' "
+            "(e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
+        )
         return [invalid_value(field, value, why)]
     return []
 
@@ -154,7 +158,8 @@ def _job_update(obj: Obj, old: Obj) -> list[Cause]:
 
 _CRON_FIELD = r"(\*|\?|[0-9A-Za-z]+(-[0-9A-Za-z]+)?)(/[0-9]+)?"
 _CRON = re.compile(
-    rf"(@(yearly|annually|monthly|weekly|daily|midnight|hourly)|@every .+|({_CRON_FIELD}(,{_CRON_FIELD})*\s+){{4}}{_CRON_FIELD}(,{_CRON_FIELD})*)"
+    r"(@(yearly|annually|monthly|weekly|daily|midnight|hourly)|@every .+|"
+    rf"({_CRON_FIELD}(,{_CRON_FIELD})*\s+){{4}}{_CRON_FIELD}(,{_CRON_FIELD})*)"
 )
 
 

@@ -20,10 +20,10 @@ def matches(selector: Obj | None, labels: dict[str, str]) -> bool:
 def _requirement(one: Obj, labels: dict[str, str]) -> bool:
     key, operator, values = one["key"], one["operator"], one.get("values") or []
     if operator == "In":
-        return key in labels and labels[key] in values
+        return bool(key in labels and labels[key] in values)
     if operator == "NotIn":
-        return labels.get(key) not in values
-    return (key in labels) == (operator == "Exists")
+        return bool(labels.get(key) not in values)
+    return bool((key in labels) == (operator == "Exists"))
 
 
 def selector_text(selector: Obj | None) -> str:

@@ -318,7 +318,7 @@ class _Compare:
         elif not had or old != new:
             self.touched.add(path)
 
-    def _mapping(self, kind: Type, old: Obj, new: Obj, path: tuple[str, ...]) -> None:
+    def _mapping(self, kind: Type, old: Any, new: Any, path: tuple[str, ...]) -> None:
         if not isinstance(old, dict) or not isinstance(new, dict):
             self._leaf(old, new, path, True, True)
             return
@@ -326,7 +326,10 @@ class _Compare:
             inner = child_type(kind, name)
             self.pair(inner, old.get(name), new.get(name), (*path, f"f:{name}"), name in old, name in new)
 
-    def _listing(self, kind: Type, old: list[Any], new: list[Any], path: tuple[str, ...]) -> None:
+    def _listing(self, kind: Type, old: Any, new: Any, path: tuple[str, ...]) -> None:
+        if not isinstance(old, list) or not isinstance(new, list):
+            self._leaf(old, new, path, True, True)
+            return
         before, after = keyed(kind, old), keyed(kind, new)
         inner = kind.element or RAW
         for key in dict.fromkeys((*after, *before)):

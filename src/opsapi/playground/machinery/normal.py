@@ -3,6 +3,8 @@
 The result has its fields in the order of the API's types, so that encoded objects look like a real server's.
 """
 
+import base64
+import binascii
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
@@ -17,6 +19,7 @@ from opsapi.playground.machinery.status import bad_request
 from opsapi.playground.registry import Obj
 
 QUANTITY_RULE = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+_NOTHING: Obj = {}
 _INTEGERS = {"int32": 2**31, "int64": 2**63}
 _ZEROS: dict[str, Any] = {
     "string": "",
@@ -107,15 +110,17 @@ class _Walk:
             if value is old.get(name) and value is not None:
                 made[name] = value
                 continue
-            self._put(made, known, value, name, struct)
+            self._put(made, known, value, name, struct, old.get(name))
             if name in made and made[name] == old.get(name):
                 made[name] = old[name]
         return _filled(struct, made)
 
-    def struct(self, struct: Struct, value: Any, path: str, owner: str) -> Obj:
+    def struct(self, struct: Struct, value: Any, path: str, owner: str, old: Any = None) -> Obj:
+        """`old` is this mapping before the change: what is still the very same object there needs no second look."""
         if not isinstance(value, dict):
             raise DecodeError(_mismatch(value, owner, path, struct.name.rpartition("/")[2]))
         fields = struct.fields
+        before = old if isinstance(old, dict) else _NOTHING
         made: Obj = {}
         for name in value if len(value) < 2 else sorted(value, key=lambda key: _rank(fields, key)):
             known = fields.get(name)
@@ -125,13 +130,16 @@ class _Walk:
                 else:
                     self._unknown.append(f"{path}.{name}")
                 continue
-            self._put(made, known, value[name], f"{path}.{name}", struct)
+            if value[name] is not None and value[name] is before.get(name):
+                made[name] = value[name]
+                continue
+            self._put(made, known, value[name], f"{path}.{name}", struct, before.get(name))
         return _filled(struct, made) if struct.emitted else made
 
-    def _put(self, made: Obj, known: Field, value: Any, path: str, struct: Struct) -> None:
+    def _put(self, made: Obj, known: Field, value: Any, path: str, struct: Struct, old: Any) -> None:
         if value is None:
             return
-        result = self.value(known.type, value, path, struct)
+        result = self.value(known.type, value, path, struct, old)
         form = known.type.form
         if not known.pointer and not known.emitted and not struct.preserve_unknown and not struct.sorted_fields:
             if form in ("list", "map") and not result:
@@ -142,7 +150,7 @@ class _Walk:
             return
         made[known.name] = result
 
-    def value(self, kind: Type, value: Any, path: str, owner: Struct) -> Any:
+    def value(self, kind: Type, value: Any, path: str, owner: Struct, old: Any = None) -> Any:
         form = kind.form
         if form == "scalar":
             return self._scalar(kind.scalar, value, path, owner)
@@ -150,7 +158,7 @@ class _Walk:
             assert kind.struct is not None
             if kind.struct.sorted_fields and not isinstance(value, dict):
                 return value
-            return self.struct(kind.struct, value, path, _short(owner))
+            return self.struct(kind.struct, value, path, _short(owner), old)
         if form == "list":
             assert kind.element is not None
             if not isinstance(value, list):
@@ -176,29 +184,25 @@ class _Walk:
         return value
 
     def _scalar(self, name: str, value: Any, path: str, owner: Struct) -> Any:
-        if name == "string":
-            if isinstance(value, str):
-                return value
-        elif name in _INTEGERS:
+        if name in _INTEGERS:
             return _integer(name, value, path, owner)
-        elif name == "bool":
-            if isinstance(value, bool):
-                return value
-        elif name == "Quantity":
+        if name == "Quantity":
             return canonical_quantity(_quantity_text(value))
-        elif name in ("Time", "MicroTime"):
+        if name in ("Time", "MicroTime"):
             return _time(name, value)
-        elif name == "IntOrString":
-            if isinstance(value, (int, str)) and not isinstance(value, bool):
-                return value
-        elif name == "bytes":
-            if isinstance(value, str):
-                return _base64(value)
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            return value
-        raise DecodeError(_mismatch(value, _short(owner), path, _GO_SCALARS.get(name, name)))
+        allowed = _PYTHON_TYPES[name]
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+            raise DecodeError(_mismatch(value, _short(owner), path, _GO_SCALARS.get(name, name)))
+        return _base64(str(value)) if name == "bytes" else value
 
 
+_PYTHON_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "bytes": (str,),
+    "bool": (bool,),
+    "IntOrString": (int, str),
+    "float64": (int, float),
+}
 _GO_SCALARS = {"bytes": "[]uint8", "IntOrString": "intstr.IntOrString"}
 
 
@@ -324,9 +328,6 @@ def _time(name: str, value: Any) -> str | None:
 
 
 def _base64(value: str) -> str:
-    import base64
-    import binascii
-
     try:
         base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:

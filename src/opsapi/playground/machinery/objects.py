@@ -102,6 +102,14 @@ def _same_ownership(new: Obj, old: Obj) -> bool:
     )
 
 
+def same_workload(new: Obj, old: Obj) -> bool:
+    """Whether a pod's containers and volumes are the stored ones, which have their defaults."""
+    if new["kind"] != "Pod":
+        return False
+    ours, theirs = new.get("spec") or {}, old.get("spec") or {}
+    return all(ours.get(name) is theirs.get(name) for name in ("containers", "initContainers", "volumes"))
+
+
 def share(new: Obj, old: Obj) -> None:
     """Lets `new` refer to the parts of `old` that it repeats, so that versions of one object share their memory."""
     for name, value in new.items():

@@ -201,6 +201,7 @@ class ObjectRegistry:
         uid: str = "",
         user: User = CONTROLLER_MANAGER,
     ) -> Obj:
+        del user  # Deletions leave no trace of who asked for them: ownership of fields ends with the object.
         options = DeleteOptions(grace_seconds=grace_seconds, propagation=propagation, uid=uid)
         return self.delete_with(resource, namespace, name, options)[0]
 
@@ -263,21 +264,32 @@ class ObjectRegistry:
     def _defaulted(self, kind: Kind, made: Obj, old: Obj | None) -> Obj:
         if kind.custom:
             return self.custom.default(kind, made)
-        defaults.apply(kind, made)
+        if old is None or not objects.same_workload(made, old):
+            defaults.apply(kind, made)
         if old is not None:
             objects.share(made, old)
         return made
 
     def _remove(self, kind: Kind, last: Obj) -> Obj:
+        if kind.resource == custom.DEFINITIONS:
+            self._remove_instances(last)
         meta = last["metadata"]
         key = (meta.get("namespace", ""), meta["name"])
         entry = self.store.remove(kind.resource, key, lambda version: objects.with_version(last, version))
-        if kind.resource == "customresourcedefinitions.apiextensions.k8s.io":
+        if kind.resource == custom.DEFINITIONS:
             self.custom.unregister(entry.obj)
         return last
 
+    def _remove_instances(self, definition: Obj) -> None:
+        """A definition takes its custom resources with it, finalizers or not."""
+        names = definition["spec"]["names"]
+        resource = f"{names['plural']}.{definition['spec']['group']}"
+        for entry in self.store.entries(resource):
+            obj = entry.obj
+            self.store.remove(resource, entry.key, lambda version, last=obj: objects.with_version(last, version))
+
     def _after_write(self, kind: Kind, obj: Obj) -> None:
-        if kind.resource == "customresourcedefinitions.apiextensions.k8s.io":
+        if kind.resource == custom.DEFINITIONS:
             self.custom.register(obj)
 
     def _with_fields(

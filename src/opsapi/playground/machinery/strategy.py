@@ -114,7 +114,7 @@ def bumps_generation(kind: Kind, new: Obj, old: Obj) -> bool:
         return False
     if _begins_deletion(new, old):
         return True
-    ignored = ("metadata", "kind", "apiVersion")
+    ignored: tuple[str, ...] = ("metadata", "kind", "apiVersion")
     if kind.has_status or not kind.custom:
         ignored = (*ignored, "status")
     keys = {key for key in (*new, *old) if key not in ignored}

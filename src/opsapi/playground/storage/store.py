@@ -4,7 +4,7 @@ Every write takes the next resourceVersion from one counter. Each resource keeps
 which watches catch up and lists are rebuilt as of an earlier version. Objects are immutable once stored.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ class StoredEvent:
 class _Table:
     """One resource's objects, its event ring and its sorted keys."""
 
-    __slots__ = ("entries", "floor", "ring", "spaces", "_sorted")
+    __slots__ = ("_sorted", "entries", "floor", "ring", "spaces")
 
     def __init__(self, history: int) -> None:
         self.entries: dict[Key, Entry] = {}
@@ -178,14 +178,24 @@ class Store:
         keys = table.sorted_keys()
         if overlay:
             keys = sorted({*keys, *overlay})
-        first = 0 if after is None else bisect_right(keys, after)
-        for position in range(first, len(keys)):
+        first, last = _span(keys, namespace, after)
+        for position in range(first, last):
             key = keys[position]
-            if namespace and key[0] != namespace:
-                continue
             entry = overlay[key] if key in overlay else table.entries.get(key)
             if entry is not None:
                 yield entry
+
+    def remaining(self, resource: str, namespace: str, version: int, after: Key) -> int:
+        """How many entries `page` would give. Raises TooOldError."""
+        table = self._table(resource)
+        overlay = self._undone_since(table, version)
+        keys = table.sorted_keys()
+        first, last = _span(keys, namespace, after)
+        count = last - first
+        for key, entry in overlay.items():
+            if key > after and (not namespace or key[0] == namespace):
+                count += int(entry is not None) - int(key in table.entries)
+        return count
 
     def _undone_since(self, table: _Table, version: int) -> dict[Key, Entry | None]:
         if version < table.floor:
@@ -305,6 +315,15 @@ class Store:
                     _unlink(self._on_node, was, key)
                 if now:
                     self._on_node.setdefault(now, {})[key] = None
+
+
+def _span(keys: list[Key], namespace: str, after: Key | None) -> tuple[int, int]:
+    """The positions of a namespace's keys ("" = all) behind `after`."""
+    first = bisect_left(keys, (namespace, "")) if namespace else 0
+    last = bisect_left(keys, (namespace + "\0", "")) if namespace else len(keys)
+    if after is not None:
+        first = max(first, bisect_right(keys, after))
+    return first, last
 
 
 def _owner_uids(obj: Obj | None) -> list[str]:

@@ -183,7 +183,7 @@ def job(obj: Obj, now: datetime) -> list[Any]:
         completions = f"{done}/1 of {parallelism}" if parallelism > 1 else f"{done}/1"
     return [
         _name(obj),
-        _job_state(obj, spec, status),
+        _job_state(obj, status),
         completions,
         _job_duration(status, now),
         _age(obj, now),
@@ -192,7 +192,7 @@ def job(obj: Obj, now: datetime) -> list[Any]:
     ]
 
 
-def _job_state(obj: Obj, spec: Obj, status: Obj) -> str:
+def _job_state(obj: Obj, status: Obj) -> str:
     true = {one["type"] for one in status.get("conditions") or [] if one.get("status") == "True"}
     if "Complete" in true:
         return "Complete"
@@ -308,7 +308,8 @@ def volume(obj: Obj, now: datetime) -> list[Any]:
 def quota(obj: Obj, now: datetime) -> list[Any]:
     status = _status(obj)
     hard, used = status.get("hard") or {}, status.get("used") or {}
-    requests, limits = [], []
+    requests: list[str] = []
+    limits: list[str] = []
     for name in sorted(hard):
         shown = f"{name}: {used.get(name, '0')}/{hard[name]}"
         (limits if name.startswith("limits.") else requests).append(shown)

@@ -60,7 +60,8 @@ _COLUMNS: dict[tuple[str, str], Columns] = {
     ),
     ("", "persistentvolumes"): _columns(
         cells.volume,
-        "Name|Capacity|Access Modes|Reclaim Policy|Status|Claim|StorageClass|VolumeAttributesClass|Reason|Age|+VolumeMode",
+        "Name|Capacity|Access Modes|Reclaim Policy|Status|Claim|StorageClass|VolumeAttributesClass"
+        "|Reason|Age|+VolumeMode",
     ),
     ("", "resourcequotas"): _columns(cells.quota, "Name|Request|Limit|Age"),
     ("", "events"): _columns(
@@ -151,11 +152,15 @@ def _found(values: list[Any], step: Any) -> list[Any]:
             made.extend(one for one in value if isinstance(one, dict) and str(one.get(step[0])) == step[1])
         elif step == "*" and isinstance(value, list):
             made.extend(value)
-        elif isinstance(step, int) and isinstance(value, list) and step < len(value):
-            made.append(value[step])
-        elif isinstance(step, str) and isinstance(value, dict) and step in value:
+        elif _has(value, step):
             made.append(value[step])
     return made
+
+
+def _has(value: Any, step: Any) -> bool:
+    if isinstance(value, list):
+        return isinstance(step, int) and step < len(value)
+    return isinstance(value, dict) and isinstance(step, str) and step in value
 
 
 def _cell(obj: Obj, column: Column, steps: list[Any], now: datetime) -> Any:
