@@ -1,199 +1,203 @@
-"""The Workloads port: the fake that tests use and the real adapter over the playground's API server answer alike."""
+"""The Workloads port: the fake that domains are tested with behaves as the adapter does on a real API server."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import msgspec
 import pytest
 
 from opsapi.applications.errors import TargetGone, WriteConflict
-from opsapi.applications.field_managers import REPLICAS, writer_of
-from opsapi.applications.ports import FIELD_MANAGER, AutoscalerBounds, WorkloadRef, Workloads, WrittenEvent
-from opsapi.applications.scaling import bounds_of
+from opsapi.applications.ports import AutoscalerBounds, WorkloadRef, Workloads, WrittenEvent
+from opsapi.kit.errors import DependencyUnavailable
+from opsapi.playground.api.faults import ApiFault, FaultMode
 from opsapi.workspaces.objects import DEPLOYMENT
-from support.acting import NOON
-from support.cluster import running_api
+from support.cluster import ApiHandle, running_api
+from support.inventory import START
 from support.live import Admin, administrating, deployment, inline, living
 from support.workloads import FakeWorkloads, make_deployment
 
-_DEPLOYMENTS = "/apis/apps/v1/namespaces/shop/deployments"
-BOUNDS = AutoscalerBounds(2, 6, 70, 300)
 
+class World(Protocol):
+    """A namespace `shop` with a deployment `web` of 3 replicas, and others who change it."""
 
-class Stand(Protocol):
-    """A cluster with the deployment `web` of 3 replicas in `shop`; `meddle` is somebody else's write to it."""
-
-    @property
-    def workloads(self) -> Workloads: ...
-
-    @property
-    def ref(self) -> WorkloadRef: ...
-
-    async def replicas(self) -> int: ...
-
-    async def meddle(self, replicas: int) -> None: ...
-
-
-@dataclass
-class FakeStand:
-    workloads: FakeWorkloads
-    ref: WorkloadRef
-
-    async def replicas(self) -> int:
-        return self.workloads.replicas() or 0
-
-    async def meddle(self, replicas: int) -> None:
-        self.workloads.replace(replicas=replicas)
-
-
-@dataclass
-class LiveStand:
     workloads: Workloads
-    ref: WorkloadRef
-    admin: Admin
 
-    async def replicas(self) -> int:
-        held: dict[str, Any] = await self.admin.ask("GET", f"{_DEPLOYMENTS}/web")
-        count: int = held["spec"]["replicas"]
-        return count
+    async def ref(self) -> WorkloadRef: ...
 
-    async def meddle(self, replicas: int) -> None:
-        await self.admin.merge(f"{_DEPLOYMENTS}/web", {"spec": {"replicas": replicas}})
+    async def somebody_scales(self, replicas: int) -> None: ...
+
+    async def somebody_deletes(self) -> None: ...
+
+    async def somebody_creates_it_again(self) -> None: ...
+
+    async def goes_away(self) -> None: ...
+
+
+class FakeWorld:
+    def __init__(self) -> None:
+        self._fake = FakeWorkloads()
+        self._fake.put(make_deployment())
+        self.workloads: Workloads = self._fake
+
+    async def ref(self) -> WorkloadRef:
+        held = self._fake.deployments["shop", "web"]
+        return WorkloadRef("ws-live", DEPLOYMENT, "shop", "web", held.metadata.uid)
+
+    async def somebody_scales(self, replicas: int) -> None:
+        self._fake.replace(replicas=replicas)
+
+    async def somebody_deletes(self) -> None:
+        self._fake.remove()
+
+    async def somebody_creates_it_again(self) -> None:
+        self._fake.put(make_deployment(uid="another"))
+
+    async def goes_away(self) -> None:
+        self._fake.away = True
+
+
+_PATH = "/apis/apps/v1/namespaces/shop/deployments"
+
+
+class RealWorld:
+    def __init__(self, workloads: Workloads, admin: Admin, api: ApiHandle) -> None:
+        self.workloads = workloads
+        self._admin = admin
+        self._api = api
+
+    async def ref(self) -> WorkloadRef:
+        held = await self._admin.ask("GET", f"{_PATH}/web")
+        return WorkloadRef("ws-live", DEPLOYMENT, "shop", "web", held["metadata"]["uid"])
+
+    async def somebody_scales(self, replicas: int) -> None:
+        await self._admin.merge(f"{_PATH}/web", {"spec": {"replicas": replicas}})
+
+    async def somebody_deletes(self) -> None:
+        await self._admin.delete(f"{_PATH}/web")
+
+    async def somebody_creates_it_again(self) -> None:
+        await self._admin.create(_PATH, deployment())
+
+    async def goes_away(self) -> None:
+        self._api.faults.add(ApiFault(FaultMode.AWAY))
 
 
 @asynccontextmanager
-async def fake_stand() -> AsyncIterator[Stand]:
-    workloads = FakeWorkloads()
-    workloads.put(make_deployment())
-    uid = workloads.deployments[("shop", "web")].metadata.uid
-    yield FakeStand(workloads, WorkloadRef("ws-live", DEPLOYMENT, "shop", "web", uid))
-
-
-@asynccontextmanager
-async def live_stand() -> AsyncIterator[Stand]:
+async def _real() -> AsyncIterator[RealWorld]:
     async with running_api() as api, administrating(api) as admin:
         await admin.create("/api/v1/namespaces", {"metadata": {"name": "shop"}})
-        held = await admin.create(_DEPLOYMENTS, deployment())
+        await admin.create(_PATH, deployment())
         async with living(inline(api.kubeconfig())) as live:
-            ref = WorkloadRef("ws-live", DEPLOYMENT, "shop", "web", held["metadata"]["uid"])
-            yield LiveStand(live.workloads, ref, admin)
+            yield RealWorld(live.workloads, admin, api)
 
 
-@pytest.fixture(params=[fake_stand, live_stand], ids=["fake", "kubernetes"])
-async def stand(request: pytest.FixtureRequest) -> AsyncIterator[Stand]:
-    async with request.param() as made:
-        yield made
+@pytest.fixture(params=["fake", "kubernetes"])
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    if request.param == "fake":
+        yield FakeWorld()
+        return
+    async with _real() as real:
+        yield real
 
 
-def strange(ref: WorkloadRef, **changes: str) -> WorkloadRef:
-    return msgspec.structs.replace(ref, **changes)
+async def test_reads_show_what_there_is(world: World) -> None:
+    ref = await world.ref()
+    scale = await world.workloads.read_scale(ref)
+    workload = await world.workloads.read_workload(ref)
+    assert (scale.uid, scale.desired) == (ref.uid, 3)
+    assert workload.metadata.resource_version == scale.resource_version
+    assert workload.spec.replicas == 3
 
 
-async def test_what_is_there_is_read_fresh(stand: Stand) -> None:
-    state = await stand.workloads.read_scale(stand.ref)
-    assert (state.uid, state.desired) == (stand.ref.uid, 3)
-    await stand.meddle(4)
-    assert (await stand.workloads.read_scale(stand.ref)).desired == 4
-    workload = await stand.workloads.read_workload(stand.ref)
-    assert (workload.metadata.uid, workload.spec.replicas) == (stand.ref.uid, 4)
+async def test_a_write_under_the_version_seen_holds_and_shows_its_writer(world: World) -> None:
+    ref = await world.ref()
+    seen = await world.workloads.read_scale(ref)
+    written = await world.workloads.write_scale(ref, 5, resource_version=seen.resource_version)
+    assert written.desired == 5
+    assert written.uid == ref.uid
+    held = await world.workloads.read_workload(ref)
+    assert held.spec.replicas == 5
+    assert {one.subresource for one in held.metadata.managed_fields if one.manager == "opsapi"} == {"scale"}
 
 
-async def test_a_scale_is_written_under_the_version_just_read_and_carries_our_mark(stand: Stand) -> None:
-    state = await stand.workloads.read_scale(stand.ref)
-    written = await stand.workloads.write_scale(stand.ref, 5, resource_version=state.resource_version)
-    assert (written.uid, written.desired) == (stand.ref.uid, 5)
-    assert written.resource_version != state.resource_version
-    assert await stand.replicas() == 5
-    workload = await stand.workloads.read_workload(stand.ref)
-    writer = writer_of(workload.metadata.managed_fields, REPLICAS)
-    assert writer is not None
-    assert writer.manager == FIELD_MANAGER
-
-
-async def test_somebody_elses_write_takes_the_mark_away(stand: Stand) -> None:
-    state = await stand.workloads.read_scale(stand.ref)
-    await stand.workloads.write_scale(stand.ref, 5, resource_version=state.resource_version)
-    await stand.meddle(6)
-    writer = writer_of((await stand.workloads.read_workload(stand.ref)).metadata.managed_fields, REPLICAS)
-    assert writer is None or writer.manager != FIELD_MANAGER
-
-
-async def test_a_write_under_an_old_version_changes_nothing(stand: Stand) -> None:
-    state = await stand.workloads.read_scale(stand.ref)
-    await stand.meddle(4)
-    with pytest.raises(WriteConflict):
-        await stand.workloads.write_scale(stand.ref, 5, resource_version=state.resource_version)
-    assert await stand.replicas() == 4
-
-
-async def test_a_namesake_is_neither_read_nor_written(stand: Stand) -> None:
-    state = await stand.workloads.read_scale(stand.ref)
-    other = strange(stand.ref, uid="00000000-0000-0000-0000-000000000000")
-    for call in (
-        stand.workloads.read_workload(other),
-        stand.workloads.read_scale(other),
-        stand.workloads.write_scale(other, 5, resource_version=state.resource_version),
-    ):
+async def test_a_write_under_an_older_version_is_a_conflict_and_changes_nothing(world: World) -> None:
+    ref = await world.ref()
+    seen = await world.workloads.read_scale(ref)
+    await world.somebody_scales(4)
+    for dry_run in (True, False):
         with pytest.raises(WriteConflict):
-            await call
-    assert await stand.replicas() == 3
+            await world.workloads.write_scale(ref, 5, resource_version=seen.resource_version, dry_run=dry_run)
+    assert (await world.workloads.read_scale(ref)).desired == 4
 
 
-async def test_what_is_not_there_is_gone(stand: Stand) -> None:
-    absent = strange(stand.ref, name="absent")
-    for call in (
-        stand.workloads.read_workload(absent),
-        stand.workloads.read_scale(absent),
-        stand.workloads.write_scale(absent, 5, resource_version="1"),
-    ):
-        with pytest.raises(TargetGone):
-            await call
+async def test_a_dry_run_answers_and_keeps_nothing(world: World) -> None:
+    ref = await world.ref()
+    seen = await world.workloads.read_scale(ref)
+    tried = await world.workloads.write_scale(ref, 5, resource_version=seen.resource_version, dry_run=True)
+    assert tried.desired == 5
+    assert (await world.workloads.read_scale(ref)).desired == 3
 
 
-async def test_a_dry_run_answers_and_keeps_nothing(stand: Stand) -> None:
-    state = await stand.workloads.read_scale(stand.ref)
-    answer = await stand.workloads.write_scale(stand.ref, 5, resource_version=state.resource_version, dry_run=True)
-    assert answer.desired == 5
-    assert await stand.replicas() == 3
-    made = await stand.workloads.write_autoscaler(stand.ref, BOUNDS, existing=None, operation_id="op-1", dry_run=True)
-    assert bounds_of(made) == BOUNDS
-    assert await stand.workloads.find_autoscaler(stand.ref) is None
+async def test_what_was_deleted_is_gone_and_a_namesake_is_a_conflict(world: World) -> None:
+    ref = await world.ref()
+    seen = await world.workloads.read_scale(ref)
+    await world.somebody_deletes()
+    with pytest.raises(TargetGone):
+        await world.workloads.read_workload(ref)
+    with pytest.raises(TargetGone):
+        await world.workloads.read_scale(ref)
+    with pytest.raises(TargetGone):
+        await world.workloads.write_scale(ref, 5, resource_version=seen.resource_version)
+    await world.somebody_creates_it_again()
+    with pytest.raises(WriteConflict):
+        await world.workloads.read_workload(ref)
+    with pytest.raises(WriteConflict):
+        await world.workloads.read_scale(ref)
+    with pytest.raises(WriteConflict):
+        await world.workloads.write_scale(ref, 5, resource_version=seen.resource_version)
 
 
-async def test_an_autoscaler_is_made_under_the_workloads_name_once(stand: Stand) -> None:
-    assert await stand.workloads.find_autoscaler(stand.ref) is None
-    made = await stand.workloads.write_autoscaler(stand.ref, BOUNDS, existing=None, operation_id="op-1")
-    assert (made.metadata.name, bounds_of(made)) == ("web", BOUNDS)
-    found = await stand.workloads.find_autoscaler(stand.ref)
+async def test_an_autoscaler_is_created_found_and_edited_under_the_version_seen(world: World) -> None:
+    ref = await world.ref()
+    assert await world.workloads.find_autoscaler(ref) is None
+    bounds = AutoscalerBounds(2, 6, 70, 120)
+    tried = await world.workloads.write_autoscaler(ref, bounds, existing=None, operation_id="op-1", dry_run=True)
+    assert tried.spec.max_replicas == 6
+    assert await world.workloads.find_autoscaler(ref) is None
+    made = await world.workloads.write_autoscaler(ref, bounds, existing=None, operation_id="op-1")
+    assert made.metadata.name == "web"
+    with pytest.raises(WriteConflict):
+        await world.workloads.write_autoscaler(ref, bounds, existing=None, operation_id="op-2")
+    found = await world.workloads.find_autoscaler(ref)
     assert found is not None
     assert found.metadata.uid == made.metadata.uid
-    again = await stand.workloads.write_autoscaler(stand.ref, BOUNDS, existing=None, operation_id="op-1")
-    assert again.metadata.uid == made.metadata.uid
+    assert found.spec.metrics[0].resource is not None
+    assert found.spec.metrics[0].resource.target.average_utilization == 70
+    assert found.spec.behavior is not None
+    assert found.spec.behavior.scale_down is not None
+    assert found.spec.behavior.scale_down.stabilization_window_seconds == 120
+    wider = AutoscalerBounds(3, 9)
+    edited = await world.workloads.write_autoscaler(ref, wider, existing=found, operation_id="op-3")
+    assert (edited.spec.min_replicas, edited.spec.max_replicas) == (3, 9)
+    assert edited.spec.metrics == found.spec.metrics
     with pytest.raises(WriteConflict):
-        await stand.workloads.write_autoscaler(stand.ref, BOUNDS, existing=None, operation_id="op-2")
+        await world.workloads.write_autoscaler(ref, bounds, existing=found, operation_id="op-4")
 
 
-async def test_an_autoscalers_stated_bounds_are_edited_and_the_others_stay(stand: Stand) -> None:
-    made = await stand.workloads.write_autoscaler(stand.ref, BOUNDS, existing=None, operation_id="op-1")
-    wider = AutoscalerBounds(3, 8)
-    edited = await stand.workloads.write_autoscaler(stand.ref, wider, existing=made, operation_id="op-2")
-    assert bounds_of(edited) == AutoscalerBounds(3, 8, 70, 300)
-    with pytest.raises(WriteConflict):
-        await stand.workloads.write_autoscaler(stand.ref, BOUNDS, existing=made, operation_id="op-3")
-    found = await stand.workloads.find_autoscaler(stand.ref)
-    assert found is not None
-    assert bounds_of(found) == AutoscalerBounds(3, 8, 70, 300)
-
-
-async def test_an_event_may_be_written_twice(stand: Stand) -> None:
-    event = WrittenEvent("ScaledByOpsapi", "Scaled from 3 to 5 replicas by sa-agent (operation op-1)", "scale")
+async def test_an_event_can_be_written_twice_without_harm(world: World) -> None:
+    ref = await world.ref()
+    event = WrittenEvent("ScaledByOpsapi", "Scaled by agent-1 (operation op-1)", "scale")
     for _ in range(2):
-        await stand.workloads.write_event(stand.ref, event, operation_id="op-1", at=NOON)
-    if isinstance(stand, LiveStand):
-        events = await stand.admin.ask("GET", "/api/v1/namespaces/shop/events")
-        assert [held["message"] for held in events["items"]] == [event.message]
-    else:
-        assert isinstance(stand.workloads, FakeWorkloads)
-        assert list(stand.workloads.events.values()) == [event]
+        await world.workloads.write_event(ref, event, operation_id="op-1", at=START)
+
+
+async def test_a_cluster_that_is_away_is_said_to_be(world: World) -> None:
+    ref = await world.ref()
+    seen = await world.workloads.read_scale(ref)
+    await world.goes_away()
+    with pytest.raises(DependencyUnavailable):
+        await world.workloads.read_scale(ref)
+    with pytest.raises(DependencyUnavailable):
+        await world.workloads.find_autoscaler(ref)
+    with pytest.raises(DependencyUnavailable):
+        await world.workloads.write_scale(ref, 5, resource_version=seen.resource_version)
