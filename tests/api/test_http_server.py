@@ -192,6 +192,39 @@ async def test_an_idle_connection_is_closed_after_its_answer() -> None:
         writer.close()
 
 
+async def test_the_trickle_of_a_body_that_was_answered_without_it_buys_no_time() -> None:
+    async with serving(world(keep_alive_seconds=1)) as server:
+        reader, writer = await server.connect()
+        writer.write(request("POST", WIDGETS, {"Content-Length": "60000"}))
+        await reader.readuntil(b"\r\n\r\n")
+
+        async def trickle() -> None:
+            with contextlib.suppress(ConnectionError):
+                while True:
+                    writer.write(b"x")
+                    await writer.drain()
+                    await asyncio.sleep(0.05)
+
+        trickling = asyncio.create_task(trickle())
+        await received(reader)
+        trickling.cancel()
+        writer.close()
+        assert not server.server._server.server_state.connections
+
+
+async def test_a_client_that_never_reads_its_answers_is_cut_off() -> None:
+    w = world(body_timeout_seconds=0.2, limits={"health": 1_000_000})
+    async with serving(w) as server:
+        reader, writer = await server.connect()
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        with contextlib.suppress(ConnectionError):
+            for _ in range(400):
+                writer.write(request() * 100)
+                await asyncio.wait_for(writer.drain(), 10)
+        writer.transport.abort()
+        assert w.widgets.calls
+
+
 async def test_a_slow_body_is_a_408() -> None:
     async with serving(world(body_timeout_seconds=0.1)) as server:
         headers = credentials(Content_Type="application/json", Content_Length="100")

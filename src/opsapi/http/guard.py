@@ -4,8 +4,6 @@ Every refusal has counted the request somewhere, so that every answer can say wh
 failed logins by client address, unknown or invisible ids by account, all else by the endpoint's limit class.
 """
 
-import base64
-import binascii
 import ipaddress
 import re
 from dataclasses import dataclass
@@ -42,30 +40,16 @@ class Credentials:
     token: str
 
 
-def credentials(headers: dict[bytes, bytes], *, basic: bool) -> Credentials:
-    """`Authorization: Bearer` and `X-Service-Account`, both; where a declaration says `basic`, also `account:token`.
-
-    Raises InvalidServiceAccount.
-    """
+def credentials(headers: dict[bytes, bytes]) -> Credentials:
+    """`Authorization: Bearer` and `X-Service-Account`, both. Raises InvalidServiceAccount."""
     authorization = headers.get(b"authorization", b"")
     account = headers.get(b"x-service-account", b"")
-    if basic and authorization[:6].lower() == b"basic ":
-        account, secret = _basic(authorization[6:].strip(b" "))
-        authorization = b"Bearer " + secret
     known = _ACCOUNT_ID.fullmatch(account) is not None
     bearer = _BEARER.fullmatch(authorization)
     if bearer is not None and known:
         return Credentials(account.decode(), bearer[1].decode())
     given = authorization.strip().lower() not in (b"", b"bearer") and account
     raise InvalidServiceAccount(account.decode() if known else "", "malformed" if given else "missing")
-
-
-def _basic(secret: bytes) -> tuple[bytes, bytes]:
-    try:
-        account, _, token = base64.b64decode(secret, validate=True).partition(b":")
-    except binascii.Error:
-        return b"", b""
-    return account, token
 
 
 def _network(address: str) -> str:
@@ -90,14 +74,14 @@ class Guard:
         self._max_headers = settings.header_max_count
         self._max_header_bytes = settings.header_max_bytes
 
-    async def authenticate(self, exchange: Exchange, headers: list[Header], *, basic: bool = False) -> Caller:
+    async def authenticate(self, exchange: Exchange, headers: list[Header]) -> Caller:
         """Valid credentials always pass, however many failed before from the same address.
 
         Raises InvalidServiceAccount, IpNotAllowed, HeadersTooLarge, ValidationFailed, RateLimitExceeded.
         """
         try:
             check_head(headers, exchange, max_count=self._max_headers, max_bytes=self._max_header_bytes)
-            given = credentials(exchange.headers, basic=basic)
+            given = credentials(exchange.headers)
             exchange.claimed_account = given.account_id
             caller = await self._authenticator.authenticate(
                 given.account_id,

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from opsapi.accounts.errors import InvalidServiceAccount, IpNotAllowed
 from opsapi.http.envelope import Meta
 from opsapi.http.openapi_errors import REQUEST_ID, ErrorSchemas, failures_of, response, takes_body
 from opsapi.http.params import MAX_SEGMENT
@@ -54,7 +55,7 @@ def openapi_document(declarations: Sequence[Endpoint], settings: HttpSettings) -
         "servers": [{"url": settings.public_url or "/"}],
         "security": _SECURITY,
         "tags": [{"name": tag} for tag in dict.fromkeys([*(each.tag for each in declarations), "Service"])],
-        "paths": paths | _service_paths(),
+        "paths": paths | _service_paths(settings),
         "components": schemas.components(),
     }
 
@@ -261,7 +262,7 @@ def _enveloped(data: Any, status: int) -> dict[str, Any]:
     return {"data": data, "meta": meta}
 
 
-def _service_paths() -> dict[str, Any]:
+def _service_paths(settings: HttpSettings) -> dict[str, Any]:
     def get(operation: str, summary: str, content: dict[str, Any], *others: tuple[int, str]) -> dict[str, Any]:
         responses = {"200": {"description": summary, "content": content}}
         responses |= {str(status): {"description": why, "content": content} for status, why in others}
@@ -288,10 +289,16 @@ def _service_paths() -> dict[str, Any]:
             }
         }
     }
-    return {
+    paths = {
         "/livez": get("livez", "The process runs.", live),
         "/readyz": get("readyz", "The service can serve.", ready, (503, "It cannot, or is stopping.")),
     }
+    if settings.metrics.access != "off":
+        text = {"text/plain": {"schema": {"type": "string"}}}
+        paths["/metrics"] = get("metrics", "The service's own metrics, in Prometheus' text format.", text)
+        refusal = InvalidServiceAccount if settings.metrics.access == "token" else IpNotAllowed
+        paths["/metrics"]["get"]["responses"][str(refusal.status)] = response(refusal.status, [refusal], limited=False)
+    return paths
 
 
 def _header(description: str, schema: dict[str, Any], example: Any) -> dict[str, Any]:

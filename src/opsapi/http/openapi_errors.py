@@ -127,10 +127,12 @@ class ErrorSchemas:
         }
 
 
-def response(status: int, errors: list[type[OpsError]]) -> dict[str, Any]:
+def response(status: int, errors: list[type[OpsError]], *, limited: bool = True) -> dict[str, Any]:
     """The response of one status; `oneOf` its errors, told apart by `code`."""
     refs = [{"$ref": f"#/components/schemas/{_component(error)}"} for error in errors]
-    headers = ["X-Request-Id", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]
+    headers = ["X-Request-Id"]
+    if limited:
+        headers += ["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]
     if status in (409, 429, 503):
         headers.append("Retry-After")
     if status == 401:

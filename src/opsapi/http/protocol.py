@@ -40,6 +40,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._head_since: float | None = None
         self._idle_since: float | None = None
+        self._stalled_since: float | None = None
         self._lingering: int | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -50,7 +51,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(busy, (b"retry-after: 1\r\n",))
 
     def data_received(self, data: bytes) -> None:
-        self._idle_since = None
+        idle_since, self._idle_since = self._idle_since, None
         if self._lingering is not None:
             self._lingering += len(data)
             if self._lingering > _LINGER_BYTES:
@@ -66,6 +67,9 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.scope is not None and "path" in self.scope:
             if self._head_since is not None:
                 self._head_bytes, self._head_since = 0, None
+            if self.cycle is not None and self.cycle.response_complete:
+                # Only the rest of a body that was answered without it: however slowly it comes, it buys no time.
+                self._idle_since = idle_since or self.loop.time()
             return
         self._head_bytes += len(data)
         if self._head_since is None:
@@ -74,9 +78,12 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(HeadersTooLarge(self.settings.header_max_bytes))
 
     def expire(self, now: float) -> None:
-        """Ends a connection that is idle too long, or whose request head has not arrived in time."""
+        """Ends a connection that is idle too long, reads no answers, or whose request head does not arrive in time."""
         if self._idle_since is not None and now - self._idle_since > self.config.timeout_keep_alive:
             self.transport.close()
+            return
+        if self._stalled_since is not None and now - self._stalled_since > self.settings.body_timeout_seconds:
+            self.transport.abort()
             return
         since = self._head_since
         if since is None or now - since < self.settings.header_timeout_seconds or self.transport.is_closing():
@@ -94,6 +101,14 @@ class GuardedProtocol(HttpToolsProtocol):
                 cycle.scope["opsapi.disconnected"] = True  # type: ignore[typeddict-unknown-key]
                 task.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled_since = self.loop.time()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stalled_since = None
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
