@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from sqlalchemy.dialects import sqlite
 
 from opsapi.adapters.sql import tables
-from opsapi.adapters.sql.engine import Database, normal_url
+from opsapi.adapters.sql.engine import Database
 from opsapi.adapters.sql.migrating import SchemaIsNewer
 from opsapi.adapters.sql.types import UtcDateTime
+from opsapi.adapters.sql.urls import normal_url
 from opsapi.kit.errors import DependencyUnavailable
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, 123456, tzinfo=UTC)

@@ -11,12 +11,12 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
 from opsapi.adapters.sql.migrating import create_private, enable_wal, upgrade
 from opsapi.adapters.sql.timing import QueryTimes
+from opsapi.adapters.sql.urls import normal_url, tls_of, without_tls_options
 from opsapi.kit.clock import Clock, SystemClock
 from opsapi.kit.errors import DependencyUnavailable
 
@@ -26,7 +26,6 @@ _STATEMENT_TIMEOUT_SECONDS = 30
 _CONNECT_TIMEOUT_SECONDS = 5
 _POOL_TIMEOUT_SECONDS = 5
 _WRITE = "opsapi_write"
-_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
 
 
 class PoolFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,22 +47,6 @@ class DatabaseFigures(msgspec.Struct, frozen=True, kw_only=True):
     slow_queries: int
 
 
-def normal_url(text: str) -> URL:
-    """`sqlite:///file` or `postgresql://…` with the driver that we use. Raises ValueError on any other engine."""
-    try:
-        url = make_url(text)
-    except exc.ArgumentError as error:
-        raise ValueError("not a database URL (write sqlite:///path/to/file or postgresql://user@host/name)") from error
-    backend = url.drivername.partition("+")[0]
-    if backend not in _DRIVERS:
-        raise ValueError(f"database engine {backend!r} is not supported; use sqlite or postgresql")
-    if backend == "sqlite" and url.database in (None, "", ":memory:"):
-        raise ValueError("SQLite needs a file: its state must outlive the process")
-    if backend == "sqlite" and (url.query or str(url.database).startswith("file:")):
-        raise ValueError("SQLite takes a plain path, without options")
-    return url.set(drivername=_DRIVERS[backend])
-
-
 class Database:
     """One engine with its pool. Transactions are `read()` and `write()`; nothing runs outside one.
 
@@ -74,7 +57,10 @@ class Database:
     """
 
     def __init__(self, url: str, *, pool_size: int = 10, clock: Clock | None = None, patient: bool = False) -> None:
-        """`pool_size` connections at most; `patient` lifts the limits on how long a statement may take."""
+        """`pool_size` connections at most; `patient` lifts the limits on how long a statement may take.
+
+        Raises ValueError for a URL that names no database of ours.
+        """
         self.url = normal_url(url)
         self.is_sqlite = self.url.drivername.startswith("sqlite")
         self._clock = clock or SystemClock()
@@ -91,6 +77,7 @@ class Database:
             connect_args = {"isolation_level": None, "timeout": self._busy_seconds}
         else:
             connect_args = {
+                "ssl": tls_of(self.url),
                 "timeout": _CONNECT_TIMEOUT_SECONDS,
                 "command_timeout": None if patient else _STATEMENT_TIMEOUT_SECONDS,
                 "server_settings": {
@@ -102,7 +89,7 @@ class Database:
                 },
             }
         return create_async_engine(
-            self.url,
+            without_tls_options(self.url),
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=_POOL_TIMEOUT_SECONDS,
