@@ -8,7 +8,7 @@ import pytest
 from opsapi.adapters.kubernetes.tuning import Tuning
 from opsapi.workspaces.objects import POD, Pod
 from opsapi.workspaces.ports import Sync
-from support.leaping import until
+from support.leaping import HeldTime, until
 from support.misbehaving import (
     GONE_IN_STREAM,
     Collection,
@@ -207,13 +207,28 @@ async def test_a_server_that_is_away_for_minutes_and_comes_back_is_found_again()
         assert len(rig.server.tries(watch=False)) == 3
 
 
-async def test_a_nudge_ends_a_long_back_off_at_once() -> None:
-    async with reflecting(filled()) as rig:
+async def test_a_nudge_ends_a_long_back_off_but_not_the_minimum_interval() -> None:
+    time = HeldTime()
+    async with reflecting(filled(), time=time) as rig:
         rig.server.list_faults.append(answers(503, "ServiceUnavailable"))
+        await until(lambda: time.sleeps)
+        rig.reflector.nudge()
+        await until(lambda: len(time.sleeps) == 2)
+        assert len(rig.server.requests) == 1
+        time.seconds += QUICK.minimum_interval
         rig.reflector.nudge()
         await rig.until_faithful()
+
+
+async def test_a_nudge_does_not_disturb_who_was_told_to_wait() -> None:
+    time = HeldTime()
+    async with reflecting(filled(), time=time) as rig:
+        rig.server.list_faults.append(answers(403, "Forbidden"))
+        await until(lambda: time.sleeps)
+        time.seconds += 100
         rig.reflector.nudge()
-        assert rig.faithful()
+        await rig.server.cut()
+        assert len(rig.server.requests) == len(time.sleeps) == 1
 
 
 async def test_a_server_that_hangs_before_it_answers_is_given_up() -> None:
@@ -240,7 +255,7 @@ async def test_403_says_forbidden_and_is_hardly_ever_retried() -> None:
         assert rig.state.sync is Sync.FORBIDDEN
         assert "cannot list" in rig.state.reason
         assert rig.state.observed_at is None
-        assert 10 <= len(rig.server.requests) <= 15
+        assert 25 <= len(rig.server.requests) <= 35
         rig.server.always.clear()
         await rig.until_faithful()
 

@@ -27,6 +27,14 @@ class LeapingTime:
         self.seconds += seconds
 
 
+class HeldTime(LeapingTime):
+    """Time that stands still: who sleeps, sleeps until woken otherwise."""
+
+    async def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        await asyncio.Event().wait()
+
+
 async def until(condition: Callable[[], object], what: str = "", *, seconds: float = 10.0) -> None:
     """Polls a real condition between turns of the event loop; fails after `seconds` of real time."""
     loop = asyncio.get_running_loop()

@@ -100,9 +100,11 @@ class Rig:
 
 
 @asynccontextmanager
-async def reflecting(collection: Collection | None = None, *, tuning: Tuning = QUICK) -> AsyncIterator[Rig]:
+async def reflecting(
+    collection: Collection | None = None, *, tuning: Tuning = QUICK, time: LeapingTime | None = None
+) -> AsyncIterator[Rig]:
     """The reflector runs, but has not been given a turn yet: faults can still be queued."""
-    time = LeapingTime()
+    time = time or LeapingTime()
     one = collection or Collection()
     async with MisbehavingServer(one, time=time.monotonic) as server:
         rig = Rig(server, time, tuning, one.kind)

@@ -49,6 +49,9 @@ class TlsMaterial(msgspec.Struct, frozen=True):
     key: bytes = b""
     verify: bool = True
 
+    def __repr__(self) -> str:
+        return "TlsMaterial(hidden)"
+
 
 class Endpoint(msgspec.Struct, frozen=True):
     """One reading of the credentials. `renew_at` None: they do not end as far as is known."""
@@ -60,6 +63,9 @@ class Endpoint(msgspec.Struct, frozen=True):
     server_hostname: str | None = None
     proxy: str | None = None
     renew_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.server!r}, credentials hidden)"
 
 
 def _plain_http(server: str) -> bool:

@@ -14,6 +14,8 @@ import msgspec
 
 _LIMIT = 30.0
 _SHOWN = 300
+_OURS = "OPSAPI_"
+"""The service's own settings, keys among them: no business of a plugin's."""
 _VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 
 
@@ -44,6 +46,9 @@ class Credential(msgspec.Struct, frozen=True, rename="camel"):
     """PEM, not base64."""
     client_key_data: str = ""
     expiration_timestamp: datetime | None = None
+
+    def __repr__(self) -> str:
+        return "Credential(hidden)"
 
 
 class _ExecCredential(msgspec.Struct, frozen=True, rename="camel"):
@@ -77,7 +82,8 @@ def _environment(plugin: Plugin, cluster: dict[str, Any]) -> dict[str, str]:
         spec["cluster"] = {key: cluster[key] for key in known if key in cluster}
     info = {"apiVersion": plugin.api_version, "kind": "ExecCredential", "spec": spec}
     extra = {variable.name: variable.value for variable in plugin.env or ()}
-    return {**os.environ, **extra, "KUBERNETES_EXEC_INFO": msgspec.json.encode(info).decode()}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    return {**inherited, **extra, "KUBERNETES_EXEC_INFO": msgspec.json.encode(info).decode()}
 
 
 async def _output(plugin: Plugin, environment: dict[str, str], base: Path) -> bytes:

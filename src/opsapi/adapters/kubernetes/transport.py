@@ -48,6 +48,9 @@ class Line(msgspec.Struct, frozen=True):
     server_hostname: str | None = None
     proxy: str | None = None
 
+    def __repr__(self) -> str:
+        return f"Line({self.server!r}, credentials hidden)"
+
 
 class Access(Protocol):
     """Where lines come from. Raises Unreachable(sent=False) where there are no credentials to be had."""

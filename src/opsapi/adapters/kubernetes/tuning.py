@@ -23,7 +23,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     """Between two tries of one kind."""
     backoff_cap: float = 30.0
     retry_after_cap: float = 300.0
-    forbidden_retry: float = 300.0
+    forbidden_retry: float = 120.0
     unserved_retry: float = 60.0
     probe_interval: float = 5.0
     usage_interval: float = 15.0
