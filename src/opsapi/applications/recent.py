@@ -36,6 +36,9 @@ class RecentActivity:
                 await self.refresh()
             except DependencyUnavailable as error:
                 _log.warning("recent activity is not fresh: %s", error.message)
+            except Exception:
+                # A fault of ours must not end the reading: the overview would show old news for ever.
+                _log.exception("recent activity is not fresh")
             await asyncio.sleep(self._every)
 
     async def refresh(self) -> None:

@@ -76,7 +76,10 @@ class Worker:
             return await self._ledger.claim(self.holder, self._lease, self._procedures.runnable())
         except DependencyUnavailable as error:
             _log.warning("no operation can be claimed: %s", error.message)
-            return None
+        except Exception:
+            # A fault of ours must not end the worker: with it would end all work of this process.
+            _log.exception("no operation can be claimed")
+        return None
 
     async def _drain(self) -> None:
         running = set(self._running)

@@ -189,7 +189,12 @@ async def test_several_operations_run_at_once_up_to_the_limit(file_database: Dat
     await running
 
 
-async def test_a_database_that_is_away_does_not_end_the_worker(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "failure", [DependencyUnavailable("database", "it cannot be reached"), RuntimeError("a fault of ours")]
+)
+async def test_a_claim_that_fails_does_not_end_the_worker(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
     original = yard.ledger.claim
     failures = 0
 
@@ -197,7 +202,7 @@ async def test_a_database_that_is_away_does_not_end_the_worker(yard: Yard, monke
         nonlocal failures
         failures += 1
         if failures <= 3:
-            raise DependencyUnavailable("database", "it cannot be reached")
+            raise failure
         return await original(*arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(yard.ledger, "claim", flaky)
