@@ -183,13 +183,18 @@ async def test_a_watch_is_cut_in_the_middle_of_a_line(api: ApiHandle, client: ht
     for name in "abc":
         api.registry.create("configmaps", "default", config_map(name))
     api.faults.add(ApiFault(FaultMode.WATCH_CUT, count=1, after_events=2, mid_line=True))
-    got = b""
-    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
-        async with client.stream("GET", f"{CONFIG_MAPS}?watch=true") as response:
-            async for chunk in response.aiter_bytes():
-                got += chunk
-    assert got.count(b"\n") == 2
-    assert not got.endswith(b"\n")
+    got: list[bytes] = []
+
+    async def read(response: httpx.Response) -> None:
+        async for chunk in response.aiter_bytes():
+            got.append(chunk)
+
+    async with client.stream("GET", f"{CONFIG_MAPS}?watch=true") as response:
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+            await read(response)
+    text = b"".join(got)
+    assert text.count(b"\n") == 2
+    assert not text.endswith(b"\n")
 
 
 async def test_410_comes_as_a_status_and_in_the_stream(api: ApiHandle, client: httpx.AsyncClient) -> None:
@@ -251,28 +256,34 @@ async def test_a_body_over_three_mebibytes_is_too_large(client: httpx.AsyncClien
 
 async def test_the_official_client_creates_watches_and_deletes() -> None:
     async with running_api(tls=True) as api:
-        configuration = aio.client.Configuration()
-        loader = aio.config.kube_config.KubeConfigLoader(api.kubeconfig())
-        await loader.load_and_set(configuration)
-        async with aio.client.ApiClient(configuration) as session:
+        session = await _session(api)
+        async with session:
             core, apps = aio.client.CoreV1Api(session), aio.client.AppsV1Api(session)
             spec = {
                 "replicas": 1,
                 "selector": {"matchLabels": {"a": "b"}},
                 "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}},
             }
-            body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": spec}
-            made = await apps.create_namespaced_deployment("default", body)
+            body: Any = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": spec}
+            made: Any = await apps.create_namespaced_deployment("default", body)
             assert made.spec.strategy.rolling_update.max_surge == "25%"
-            scaled = await apps.patch_namespaced_deployment_scale("d", "default", {"spec": {"replicas": 3}})
+            scaled: Any = await apps.patch_namespaced_deployment_scale("d", "default", {"spec": {"replicas": 3}})
             assert scaled.spec.replicas == 3
-            async with aio.watch.Watch() as watch:
+            watch: Any = aio.watch.Watch()  # type: ignore[no-untyped-call]
+            async with watch:
                 async for event in watch.stream(core.list_namespace, timeout_seconds=5):
                     if event["object"].metadata.name == "kube-system":
                         break
             await apps.delete_namespaced_deployment("d", "default")
             with pytest.raises(aio.client.ApiException, match="404"):
                 await apps.read_namespaced_deployment("d", "default")
+
+
+async def _session(api: ApiHandle) -> Any:
+    configuration = aio.client.Configuration()
+    loader: Any = aio.config.kube_config.KubeConfigLoader(api.kubeconfig())  # type: ignore[no-untyped-call]
+    await loader.load_and_set(configuration)
+    return aio.client.ApiClient(configuration)
 
 
 async def test_the_private_key_is_readable_by_its_owner_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -44,10 +44,12 @@ def test_an_added_member_can_be_read_and_removed_again(target: dict[str, Any], n
 
 @given(JSON, JSON)
 def test_whatever_is_sent_as_a_json_patch_fails_with_a_status_or_works(target: Any, patch: Any) -> None:
+    code = 200
     try:
         patches.json_patch(target, patch)
     except ApiError as error:
-        assert error.code in (400, 422)
+        code = error.code
+    assert code in (200, 400, 422)
 
 
 def test_patching_leaves_the_original_alone() -> None:

@@ -70,10 +70,12 @@ def test_in_and_notin_are_opposites(key: str, value: str, labels: dict[str, str]
 
 @given(st.text(max_size=30))
 def test_no_text_makes_the_parser_fail_otherwise_than_with_400(text: str) -> None:
+    code = 200
     try:
         selects(text, {})
     except ApiError as error:
-        assert error.code == 400
+        code = error.code
+    assert code in (200, 400)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from opsapi.kit.clock import Clock, rfc3339
 from opsapi.playground.kinds import Kind, KindTable
@@ -285,8 +286,7 @@ class ObjectRegistry:
         names = definition["spec"]["names"]
         resource = f"{names['plural']}.{definition['spec']['group']}"
         for entry in self.store.entries(resource):
-            obj = entry.obj
-            self.store.remove(resource, entry.key, lambda version, last=obj: objects.with_version(last, version))
+            self.store.remove(resource, entry.key, partial(objects.with_version, entry.obj))
 
     def _after_write(self, kind: Kind, obj: Obj) -> None:
         if kind.resource == custom.DEFINITIONS:
