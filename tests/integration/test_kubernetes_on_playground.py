@@ -5,14 +5,17 @@ from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 
+from opsapi.adapters.kubernetes import KubernetesClusters, Tuning
 from opsapi.adapters.kubernetes.workloads import OPERATION_ANNOTATION
 from opsapi.applications.errors import OutcomeUnknown, TargetGone, WriteConflict, WriteRefused
 from opsapi.applications.ports import AutoscalerBounds, WorkloadRef, WrittenEvent
 from opsapi.kit.errors import DependencyUnavailable
 from opsapi.playground.api.faults import ApiFault, FaultMode
 from opsapi.playground.registry import User
+from opsapi.workspaces.errors import UnusableKubeconfig
 from opsapi.workspaces.model import Plan
 from opsapi.workspaces.objects import (
     DEPLOYMENT,
@@ -29,7 +32,7 @@ from opsapi.workspaces.ports import AccessRule, Sync
 from support.cluster import ApiHandle, running_api
 from support.inventory import START
 from support.leaping import until
-from support.live import Admin, Live, administrating, deployment, inline, living
+from support.live import LOOPBACK, Admin, Live, administrating, deployment, inline, living
 
 DEPLOYMENTS = "/apis/apps/v1/namespaces/shop/deployments"
 AUTOSCALERS = "/apis/autoscaling/v2/namespaces/shop/horizontalpodautoscalers"
@@ -214,6 +217,21 @@ async def test_reviews_ask_the_cluster_verb_by_verb(api: ApiHandle, admin: Admin
         api.faults.add(ApiFault(FaultMode.AWAY))
         with pytest.raises(DependencyUnavailable):
             await live.cluster.review(rules, acting=True)
+
+
+async def test_an_uploaded_kubeconfig_is_checked_and_then_followed_over_tls() -> None:
+    async with running_api(tls=True) as api:
+        refusing = KubernetesClusters()
+        kubeconfig = msgspec.yaml.encode(api.kubeconfig()).decode()
+        with pytest.raises(UnusableKubeconfig):
+            await refusing.check_upload(kubeconfig, "")
+        access = await KubernetesClusters(LOOPBACK).check_upload(kubeconfig, "")
+        async with living(access) as live:
+            await live.until_synced()
+            await until(lambda: live.cluster.state().reachable)
+        async with living(access, tuning=Tuning()) as guarded:
+            await until(lambda: guarded.cluster.state().reachable is False)
+            assert "public address" in guarded.cluster.state().reason
 
 
 async def test_closing_ends_every_task_and_opening_is_idempotent(api: ApiHandle, admin: Admin) -> None:
