@@ -40,11 +40,13 @@ def parse_network(text: str) -> Network:
 class AddressSet:
     """A set of ranges. An empty allow-list allows every address: see `allows`."""
 
-    __slots__ = ("_networks",)
+    __slots__ = ("_known", "_networks")
 
     def __init__(self, ranges: Iterable[str]) -> None:
         """Raises ValueError for what is no range."""
         self._networks = tuple(parse_network(text) for text in ranges)
+        # Each request asks, and its address is nearly always one of a few.
+        self._known: dict[str, bool] = {}
 
     def __contains__(self, address: Address) -> bool:
         return any(address.version == network.version and address in network for network in self._networks)
@@ -53,8 +55,13 @@ class AddressSet:
         """As an allow-list. What is no address (a Unix socket's peer) is refused as soon as there is any range."""
         if not self._networks:
             return True
-        address = parse_address(text)
-        return address is not None and address in self
+        known = self._known.get(text)
+        if known is None:
+            address = parse_address(text)
+            known = address is not None and address in self
+            if len(self._known) < 1024:
+                self._known[text] = known
+        return known
 
     def excess(self, ranges: Iterable[str]) -> list[str]:
         """Those of `ranges` that are not wholly inside one of ours."""

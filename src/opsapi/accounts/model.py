@@ -27,10 +27,18 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     disabled_by: str | None = None
 
     def granted(self) -> frozenset[Grant]:
-        return frozenset(Grant.parse(text) for text in self.permissions)
+        """Without what this release does not know: another release's permission gives nothing here."""
+        return frozenset(grant for grant in map(_known, self.permissions) if grant is not None)
 
     def grants(self) -> Grants:
         return Grants(self.granted())
+
+
+def _known(text: str) -> Grant | None:
+    try:
+        return Grant.parse(text)
+    except ValueError:
+        return None
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True):

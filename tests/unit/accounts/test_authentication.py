@@ -62,6 +62,12 @@ async def test_valid_credentials_make_a_caller_without_the_token(world: World) -
     assert world.secret not in repr(caller)
 
 
+async def test_a_permission_of_another_release_gives_nothing_and_locks_nobody_out(world: World) -> None:
+    world.change(permissions=["teleporter:write", "workspace:read@ws-1"])
+    caller = await world.auth.authenticate(world.account.id, world.secret, HERE)
+    assert caller.grants.names() == ["workspace:read@ws-1"]
+
+
 async def test_both_headers_are_needed(world: World) -> None:
     assert await world.status(None, world.secret) == "missing"
     assert await world.status(world.account.id, None) == "missing"
