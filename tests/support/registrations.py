@@ -1,6 +1,7 @@
 """Registrations in memory."""
 
 from datetime import datetime, timedelta
+from typing import Generic, TypeVar
 
 from opsapi.kit.caller import Call, System
 from opsapi.kit.clock import Clock
@@ -8,10 +9,10 @@ from opsapi.workspaces.activity import ActivitySource
 from opsapi.workspaces.endpoints import WorkspaceEndpoints
 from opsapi.workspaces.errors import WorkspaceExists
 from opsapi.workspaces.model import Workspace
-from opsapi.workspaces.ports import UnreadableWorkspace
+from opsapi.workspaces.ports import Clusters, UnreadableWorkspace
 from opsapi.workspaces.registration import Registry
 from opsapi.workspaces.views import Views
-from support.inventory import START, FakeClusters
+from support.inventory import START
 
 
 class StillClock:
@@ -66,10 +67,13 @@ class FakeWorkspaceStore:
             by.audit.committed = True
 
 
-class House:
-    """The reading side of the service over fakes."""
+C = TypeVar("C", bound=Clusters)
 
-    def __init__(self, clusters: FakeClusters, *sources: ActivitySource) -> None:
+
+class House(Generic[C]):
+    """The reading side of the service over fakes, or over real clusters and a store in memory."""
+
+    def __init__(self, clusters: C, *sources: ActivitySource) -> None:
         self.clock = StillClock()
         self.clusters = clusters
         self.views = Views(clusters, sources)

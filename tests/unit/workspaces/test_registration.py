@@ -20,7 +20,7 @@ SECRET = "token: very-secret"
 ADMIN = "workspaces:admin"
 
 
-async def started(*configured: str) -> House:
+async def started(*configured: str) -> House[FakeClusters]:
     clusters = FakeClusters()
     house = House(clusters)
     await house.registry.start([make_workspace(name) for name in configured])
