@@ -5,6 +5,7 @@ import binascii
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 from opsapi.accounts.administration import Administration, NewAccount
 from opsapi.accounts.authentication import Authenticator
@@ -22,6 +23,9 @@ from opsapi.kit.secret import Secret
 from opsapi.operations.signals import Signals
 from opsapi.settings.model import Settings
 from opsapi.settings.source import InvalidConfiguration
+
+CLAIM_MARGIN = timedelta(seconds=30)
+"""A key's claim outlives the longest request, so that only a dead owner's is taken over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,9 @@ async def opened_state(settings: Settings) -> AsyncIterator[State]:
             audit=SqlAuditStore(database),
             chain=SqlChainStore(database, clock),
             chain_keys=keys,
-            idempotency=SqlIdempotencyStore(database, clock),
+            idempotency=SqlIdempotencyStore(
+                database, clock, claim=timedelta(seconds=settings.http.handler_timeout_seconds) + CLAIM_MARGIN
+            ),
             signals=signals,
             ledger=SqlLedger(database, clock, signals),
         )
