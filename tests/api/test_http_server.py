@@ -218,7 +218,7 @@ async def test_a_client_that_never_reads_its_answers_is_cut_off() -> None:
         reader, writer = await server.connect()
         reader._transport.pause_reading()  # type: ignore[attr-defined]
         with contextlib.suppress(ConnectionError):
-            for _ in range(400):
+            for _ in range(4000):
                 writer.write(request() * 100)
                 await asyncio.wait_for(writer.drain(), 10)
         writer.transport.abort()

@@ -89,19 +89,22 @@ class App:
         metrics = self.records.metrics
         metrics.in_flight += 1
         span = None if self._tracing is None else self._tracing.start(exchange)
+        answer = await self._answer(exchange, scope, receive)
         try:
-            answer = await self._answer(exchange, scope, receive)
             if not exchange.disconnected:
                 await self._send(scope, send, exchange, answer)
+        except asyncio.CancelledError:
+            if not scope.get("opsapi.disconnected"):
+                raise
         finally:
             metrics.in_flight -= 1
             scope["opsapi.task"] = None
-        seconds = clock.monotonic() - exchange.started
-        self.records.add(exchange, answer, seconds)
-        if span is not None and self._tracing is not None:
-            self._tracing.end(span, exchange, answer)
+            self.records.add(exchange, answer, clock.monotonic() - exchange.started)
+            if span is not None and self._tracing is not None:
+                self._tracing.end(span, exchange, answer)
 
     async def _answer(self, exchange: Exchange, scope: Scope, receive: Receive) -> Answer:
+        """Never fails: whatever happens has an answer."""
         try:
             page = self._public.find(exchange.raw_path)
             if page is not None:

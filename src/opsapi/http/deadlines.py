@@ -1,14 +1,7 @@
 """Deadlines for handlers at the price of a dict entry: one sweep for all instead of a timer for each."""
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any, TypeVar
-
-T = TypeVar("T")
-
-
-class DeadlineExceeded(Exception):
-    """The handler was cancelled for taking too long."""
+from typing import Any
 
 
 class Deadlines:
@@ -21,8 +14,8 @@ class Deadlines:
         self._expired: set[asyncio.Task[Any]] = set()
         self._sweeping = False
 
-    async def run(self, work: Awaitable[T]) -> T:
-        """Raises DeadlineExceeded, and what `work` raises."""
+    def enter(self) -> asyncio.Task[Any]:
+        """The current task is bounded until `leave` is called with it."""
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
@@ -30,15 +23,15 @@ class Deadlines:
             self._sweeping = True
             loop.call_later(self._tick, self._sweep, loop)
         self._running[task] = loop.time()
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if task in self._expired and task.uncancel() == 0:
-                raise DeadlineExceeded from None
-            raise
-        finally:
-            del self._running[task]
-            self._expired.discard(task)
+        return task
+
+    def expired(self, task: asyncio.Task[Any]) -> bool:
+        """Whether a cancellation was the deadline's and nobody else's; then it is undone."""
+        return task in self._expired and task.uncancel() == 0
+
+    def leave(self, task: asyncio.Task[Any]) -> None:
+        del self._running[task]
+        self._expired.discard(task)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         overdue = loop.time() - self._seconds

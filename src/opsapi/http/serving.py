@@ -1,9 +1,10 @@
 """One guarded call: head, guard, parameters, body, handler, envelope, in that order."""
 
+import asyncio
 from collections.abc import Mapping
 
 from opsapi.http.bodies import read_body
-from opsapi.http.deadlines import DeadlineExceeded, Deadlines
+from opsapi.http.deadlines import Deadlines
 from opsapi.http.envelope import API_PREFIX, encode_reply
 from opsapi.http.errors import NotAcceptable, UnsupportedMediaType
 from opsapi.http.exchange import Answer, Exchange, Receive, Scope
@@ -120,11 +121,16 @@ class Serving:
             key,
             exchange.audit,
         )
+        task = self._deadlines.enter()
         try:
-            reply = await self._deadlines.run(route.handle(call, params, body))
-        except DeadlineExceeded:
+            reply = await route.handle(call, params, body)
+        except asyncio.CancelledError:
+            if not self._deadlines.expired(task):
+                raise
             seconds = self._settings.handler_timeout_seconds
             raise DependencyUnavailable("api_server", f"no answer within {seconds:g} s") from None
+        finally:
+            self._deadlines.leave(task)
         answer = Answer(reply.status or declared.success[0], encode_reply(reply, exchange.request_id, selection))
         if reply.operation_id is not None:
             answer.status = reply.status or 202
