@@ -1,13 +1,12 @@
 """What the inventory costs: its first list against bare fetching and decoding, its memory, its hold on the event loop.
 
-Run: python benchmarks/inventory.py. The pages are served by a process of their own; every figure stands beside the
+Run: python -m benchmarks inventory. The pages are served by a process of their own; every figure stands beside the
 reference of the same run, because a machine's speed is nobody's business but the ratio is.
 """
 
 import asyncio
 import gc
 import multiprocessing
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
+import uvloop
 
 from opsapi.adapters.kubernetes.addresses import AddressGuard
 from opsapi.adapters.kubernetes.clusters import LiveCluster
@@ -387,15 +387,14 @@ def percentile(figures: list[float], share: float) -> float:
     return sorted(figures)[min(len(figures) - 1, int(len(figures) * share))]
 
 
-async def main() -> None:
+async def measure() -> None:
     await memory_and_lag()
     await first_list()
 
 
-if __name__ == "__main__":
-    if "--asyncio" in sys.argv:
-        asyncio.run(main())
-    else:
-        import uvloop
+def main() -> None:
+    uvloop.run(measure())
 
-        uvloop.run(main())
+
+if __name__ == "__main__":
+    main()
