@@ -97,9 +97,40 @@ def _install(made: Stage) -> None:
         for obj in shown:
             made.load(obj)
         _pages_to_come(made, shown)
+        if not target.name and shown:
+            _strangers(made, shown[0])
     else:
         _before(made, target.namespace, target.name)
     _surroundings(made)
+
+
+def _strangers(made: Stage, like: Obj) -> None:
+    """Objects that the request must not find: in another namespace, and outside each of its selectors."""
+    query, meta = made.exchange.query, like["metadata"]
+    namespaced = "/namespaces/" in made.exchange.plain_path
+    if namespaced and meta.get("namespace"):
+        made.load({**like, "metadata": _stranger(meta, 1, namespace="elsewhere")})
+    if "labelSelector" in query:
+        made.load({**like, "metadata": {**_stranger(meta, 2), "labels": {"some": "other"}}})
+    for number, term in enumerate((query.get("fieldSelector") or [""])[0].split(",")):
+        field, negated, value = term.partition("!=")
+        if not negated:
+            field = term.partition("=")[0]
+        if field and field != "metadata.name":
+            path = field.split(".")
+            other = _with({**like, "metadata": _stranger(meta, 3 + number)}, path, value if negated else "other")
+            made.load(other)
+
+
+def _stranger(meta: Obj, number: int, **changed: str) -> Obj:
+    name, uid = f"zz-stranger-{number}", f"00000000-0000-4000-9000-{number:012}"
+    return {**meta, "name": name, "uid": uid, **changed}
+
+
+def _with(obj: Obj, path: list[str], value: str) -> Obj:
+    if len(path) == 1:
+        return {**obj, path[0]: value}
+    return {**obj, path[0]: _with(obj.get(path[0]) or {}, path[1:], value)}
 
 
 def _pages_to_come(made: Stage, shown: list[Obj]) -> None:
