@@ -176,5 +176,5 @@ class FakeClusters:
 
     async def check_upload(self, kubeconfig: str, context: str) -> ClusterAccess:
         if "exec" in kubeconfig:
-            raise UnusableKubeconfig({"users[0].user.exec": "may not run programs"})
+            raise UnusableKubeconfig({"kubeconfig.users[].user.exec": "may not run programs"})
         return ClusterAccess(inline=kubeconfig, context=context)

@@ -11,17 +11,16 @@ class WorkspaceNotFound(ResourceNotFound):
 
 
 class UnusableKubeconfig(ValidationFailed):
-    """An uploaded kubeconfig that breaks the rules; `fields` maps each offending key to the rule, never to a value."""
+    """An uploaded kubeconfig that breaks the rules; `fields` maps each offending key's path, which begins with
+    `kubeconfig` or is `context`, to the rule, never to a value."""
 
     def __init__(self, fields: dict[str, str]) -> None:
         super().__init__(fields)
         self.fields = fields
 
-    def under(self, field: str) -> "UnusableKubeconfig":
-        """The same, with the keys' paths below the request's field."""
-        return UnusableKubeconfig(
-            {path if path == field else f"{field}.{path}": why for path, why in self.fields.items()}
-        )
+    def of_acting(self) -> "UnusableKubeconfig":
+        """The same about the acting credentials: `kubeconfig…` and `context` are `acting_kubeconfig…` there."""
+        return UnusableKubeconfig({f"acting_{path}": why for path, why in self.fields.items()})
 
 
 class WorkspaceExists(InvalidState):

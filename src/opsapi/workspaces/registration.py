@@ -106,10 +106,8 @@ class Registry:
         workspace_id = new.id or new_id("ws")
         if workspace_id in self._served:
             raise WorkspaceExists(workspace_id)
-        read = await self._upload(new.kubeconfig, new.context, "kubeconfig")
-        act = None
-        if new.acting_kubeconfig is not None:
-            act = await self._upload(new.acting_kubeconfig, new.acting_context, "acting_kubeconfig")
+        read = await self._clusters.check_upload(new.kubeconfig, new.context)
+        act = await self._upload_acting(new)
         workspace = Workspace(
             id=workspace_id,
             name=new.name,
@@ -148,11 +146,13 @@ class Registry:
         """By id."""
         return [self._served[workspace_id] for workspace_id in sorted(self._served) if grants.sees(workspace_id)]
 
-    async def _upload(self, kubeconfig: str, context: str, field: str) -> ClusterAccess:
+    async def _upload_acting(self, new: NewWorkspace) -> ClusterAccess | None:
+        if new.acting_kubeconfig is None:
+            return None
         try:
-            return await self._clusters.check_upload(kubeconfig, context)
+            return await self._clusters.check_upload(new.acting_kubeconfig, new.acting_context)
         except UnusableKubeconfig as error:
-            raise error.under(field) from None
+            raise error.of_acting() from None
 
     async def _open(self, workspace: Workspace) -> None:
         cluster = await self._clusters.open(workspace)
