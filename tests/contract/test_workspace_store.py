@@ -15,8 +15,9 @@ from opsapi.kit.clock import SystemClock
 from opsapi.kit.permissions import Grants
 from opsapi.workspaces.errors import NoEncryptionKey, WorkspaceExists
 from opsapi.workspaces.model import ClusterAccess, Mode, Plan, Source, Workspace
-from opsapi.workspaces.ports import UnreadableWorkspace
+from opsapi.workspaces.ports import UnreadableWorkspace, WorkspaceStore
 from support.inventory import make_workspace
+from support.registrations import FakeWorkspaceStore
 
 OLD, NEW = os.urandom(32), os.urandom(32)
 KUBECONFIG = "apiVersion: v1\nusers:\n- name: me\n  user: {token: super-secret-token}\n"
@@ -53,6 +54,41 @@ async def audited(database: Database) -> list[tuple[str, str, int]]:
             sa.select(columns.method, columns.resource, columns.status).order_by(columns.at)
         )
         return [(row.method, row.resource, row.status) for row in rows]
+
+
+@pytest.fixture(params=["memory", "database"])
+def store(request: pytest.FixtureRequest, database: Database) -> WorkspaceStore:
+    """The tests' own store and the real one: they keep the same promises."""
+    return FakeWorkspaceStore() if request.param == "memory" else store_of(database, NEW)
+
+
+async def test_a_store_gives_back_what_was_added_by_id(store: WorkspaceStore) -> None:
+    await store.add(registered("ws-2"), CLI)
+    await store.add(registered("ws-1"), CLI)
+    assert await store.all() == [registered("ws-1"), registered("ws-2")]
+
+
+async def test_a_store_refuses_an_id_that_is_taken_and_keeps_the_first(store: WorkspaceStore) -> None:
+    await store.add(registered(), CLI)
+    call = a_call()
+    with pytest.raises(WorkspaceExists):
+        await store.add(registered(token="# other"), call)
+    assert not call.audit.committed
+    assert await store.all() == [registered()]
+
+
+async def test_a_store_forgets_what_was_removed_once_and_marks_the_call(store: WorkspaceStore) -> None:
+    added, removed = a_call(), a_call()
+    await store.add(registered(), added)
+    assert added.audit.committed
+    assert await store.remove("ws-1", removed)
+    assert removed.audit.committed
+    again = a_call()
+    assert not await store.remove("ws-1", again)
+    assert not again.audit.committed
+    assert await store.all() == []
+    await store.add(registered(token="# again"), CLI)
+    assert await store.all() == [registered(token="# again")]
 
 
 async def test_what_was_registered_comes_back_whole(database: Database) -> None:

@@ -43,7 +43,7 @@ class FakeWorkspaceStore:
         self.resealed = 0
 
     async def all(self) -> list[Workspace | UnreadableWorkspace]:
-        return [*self.unreadable, *self.held.values()]
+        return sorted([*self.unreadable, *self.held.values()], key=lambda one: one.id)
 
     async def add(self, workspace: Workspace, by: Call | System) -> None:
         if workspace.id in self.held:
