@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -529,14 +529,6 @@ def request(
         given["Content-Length"] = str(len(body))
     head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
     return f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + body
-
-
-Check = Callable[[Raw], bool]
-
-
-async def asked(app: App, requests: Sequence[dict[str, Any]]) -> list[Raw]:
-    """In-process calls, without a server, in order."""
-    return [await call(app, **each) for each in requests]
 
 
 async def call(
