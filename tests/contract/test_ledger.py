@@ -208,7 +208,9 @@ async def test_an_intent_is_unsettled_until_its_effect_is_recorded(ledger: SqlLe
     new = make_new_operation()
     await ledger.begin(new, make_call(), locks={"app-1"})
     claim = await claimed(ledger)
-    assert await ledger.start_step(claim, 0) == 1
+    started = await ledger.start_step(claim, 0)
+    assert (started.steps[0].attempts, started.steps[0].state) == (1, StepState.IN_PROGRESS)
+    assert started == await ledger.get(new.id)
     await ledger.intend(claim, 0, {"replicas": 5})
     held = await ledger.get(new.id)
     assert held is not None

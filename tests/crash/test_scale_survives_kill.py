@@ -131,6 +131,7 @@ async def test_a_finished_step_is_not_run_again(scene: Scene) -> None:
     assert await scene.audited(ended.id) == {"scale completed"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["after:fail_step", "after:note_undo", "before:write_scale:2", "after:write_scale:2"])
 async def test_undoing_survives_the_workers_death_as_well(scene: Scene, point: str) -> None:
     scene.workloads.settle = False

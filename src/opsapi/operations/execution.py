@@ -13,6 +13,7 @@ from opsapi.operations.errors import LeaseLost, OperationStopped, StepFailed, St
 from opsapi.operations.model import (
     Claim,
     Failure,
+    Operation,
     Outcome,
     State,
     Step,
@@ -81,8 +82,8 @@ class Execution:
 
     async def _try(self, claim: Claim, procedure: Procedure, step: Step) -> StepDone | None:
         """One try of one step; None once it has failed for good."""
-        attempts = await self._ledger.start_step(claim, step.position)
-        work = await self._work(claim, step.position)
+        work = self._work(claim, await self._ledger.start_step(claim, step.position), step.position)
+        attempts = work.step.attempts
         try:
             known = procedure.step(step.name)
             if known is None:
@@ -109,10 +110,7 @@ class Execution:
         await self._ledger.postpone(claim, position, failure, self._clock.now() + timedelta(seconds=pause))
         raise _Postponed
 
-    async def _work(self, claim: Claim, position: int) -> StepWork:
-        operation = await self._ledger.get(claim.operation.id)
-        if operation is None:
-            raise LeaseLost
+    def _work(self, claim: Claim, operation: Operation, position: int) -> StepWork:
         return StepWork(
             ledger=self._ledger,
             claim=claim,
@@ -149,8 +147,8 @@ class Execution:
     async def _undo(self, claim: Claim, known: StepProcedure | None, step: Step) -> Undo:
         if known is None or known.undo is None:
             return Undo(state=UndoState.SKIPPED, reason="this step cannot be undone")
-        attempts = await self._ledger.start_step(claim, step.position)
-        work = await self._work(claim, step.position)
+        work = self._work(claim, await self._ledger.start_step(claim, step.position), step.position)
+        attempts = work.step.attempts
         try:
             async with asyncio.timeout(_UNDO_SECONDS):
                 return await known.undo(work)

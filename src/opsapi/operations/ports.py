@@ -48,8 +48,8 @@ class Ledger(Protocol):
         """Prolongs the lease; true when somebody asked the operation to stop."""
         ...
 
-    async def start_step(self, claim: Claim, position: int) -> int:
-        """Marks it in progress and counts the attempt; returns the attempts made so far, this one included."""
+    async def start_step(self, claim: Claim, position: int) -> Operation:
+        """Marks the step in progress, counts the attempt, and returns the operation as it then stands."""
         ...
 
     async def intend(self, claim: Claim, position: int, intent: Mapping[str, Any]) -> None:

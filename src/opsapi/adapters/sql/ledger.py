@@ -146,7 +146,7 @@ class SqlLedger:
             now = await self._now(connection)
             return await self._hold(connection, claim, lease_expires_at=now + lease) is not None
 
-    async def start_step(self, claim: Claim, position: int) -> int:
+    async def start_step(self, claim: Claim, position: int) -> Operation:
         now = self._clock.now()
         async with self._db.write() as connection:
             await self._hold(connection, claim, updated_at=now)
@@ -158,11 +158,12 @@ class SqlLedger:
                     attempts=STEP.attempts + 1,
                     started_at=sa.func.coalesce(STEP.started_at, sa.bindparam("begun", now, STEP.started_at.type)),
                 )
-                .returning(STEP.attempts)
             )
-            attempts: int = (await connection.execute(statement)).scalar_one()
+            await connection.execute(statement)
+            started = await load_one(connection, claim.operation.id)
+            assert started is not None
         self._signals.notify(claim.operation.id)
-        return attempts
+        return started
 
     async def intend(self, claim: Claim, position: int, intent: Mapping[str, Any]) -> None:
         now = self._clock.now()
