@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 
@@ -105,6 +106,7 @@ def _requests(container: Container) -> tuple[int, int]:
     return (quantity_millicores(cpu) if cpu else 0), (quantity_bytes(memory) if memory else 0)
 
 
+@lru_cache(maxsize=4096)
 def quantity_millicores(text: str) -> int:
     """0 for what is no quantity: the API server admits none, so nothing is lost."""
     try:
@@ -113,6 +115,7 @@ def quantity_millicores(text: str) -> int:
         return 0
 
 
+@lru_cache(maxsize=4096)
 def quantity_bytes(text: str) -> int:
     try:
         return whole(text)
