@@ -98,6 +98,14 @@ async def test_pages_are_one_snapshot_and_end_when_it_is_compacted(api: ApiHandl
     assert (gone.status_code, gone.json()["reason"]) == (410, "Expired")
 
 
+async def test_a_long_list_comes_in_pieces_and_whole(api: ApiHandle, client: httpx.AsyncClient) -> None:
+    for number in range(1200):
+        api.registry.load("configmaps", "default", config_map(f"c{number:04}"))
+    answer = await client.get(f"{CONFIG_MAPS}?fieldSelector=metadata.name!%3Dkube-root-ca.crt")
+    assert "content-length" not in answer.headers
+    assert [one["metadata"]["name"] for one in answer.json()["items"]] == [f"c{number:04}" for number in range(1200)]
+
+
 async def test_without_a_token_one_is_anonymous_and_with_a_wrong_one_nobody(api: ApiHandle) -> None:
     async with httpx.AsyncClient(base_url=api.url) as client:
         assert (await client.get("/version")).status_code == 200

@@ -1,8 +1,9 @@
 """GET of objects and collections: paging with consistent snapshots, selectors, Tables and metadata only."""
 
+import asyncio
 import base64
 import binascii
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -22,6 +23,8 @@ from opsapi.playground.registry import ApiError, Obj
 from opsapi.playground.storage.store import Entry, Key, Store, TooOldError
 
 _encode = msgspec.json.Encoder().encode
+_BATCH = 500
+"""Items that go out at once; longer lists are streamed."""
 CONTINUE_GONE = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list "
     "without the continue parameter, or use the continue token in this response to retrieve the remainder of the "
@@ -169,14 +172,27 @@ class Lister:
             return json_response({"kind": rendering.kind, "apiVersion": api_version, "metadata": meta, "items": items})
         if rendering.kind:
             raise failure(406, "NotAcceptable", "only the following media types are accepted: application/json")
-        return Response(200, self._joined(kind, page.entries, meta))
+        if len(page.entries) > _BATCH and request.method == "GET":
+            return Response(200, stream=self._in_batches(kind, page.entries, meta))
+        head, prefix = self._head(kind, meta)
+        return Response(200, b"".join((head, self._joined(kind, page.entries, prefix), b"]}\n")))
 
-    def _joined(self, kind: Kind, entries: list[Entry], meta: Obj) -> bytes:
-        prefix = b"" if kind.custom else item_prefix(kind)
+    def _head(self, kind: Kind, meta: Obj) -> tuple[bytes, bytes]:
+        """A list up to its items, and what each item leaves out."""
         head = _encode({"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": meta})[:-1]
+        return head + b',"items":[', b"" if kind.custom else item_prefix(kind)
+
+    def _joined(self, kind: Kind, entries: list[Entry], prefix: bytes) -> bytes:
         store = self._store
-        items = b",".join([as_item(encoded(store, kind, entry), prefix) for entry in entries])
-        return b"".join((head, b',"items":[', items, b"]}\n"))
+        return b",".join([as_item(encoded(store, kind, entry), prefix) for entry in entries])
+
+    async def _in_batches(self, kind: Kind, entries: list[Entry], meta: Obj) -> AsyncIterator[bytes]:
+        """A long list a piece at a time, so that other requests are served in between."""
+        head, prefix = self._head(kind, meta)
+        for start in range(0, len(entries), _BATCH):
+            yield (b"," if start else head) + self._joined(kind, entries[start : start + _BATCH], prefix)
+            await asyncio.sleep(0)
+        yield b"]}\n"
 
     def _page(self, request: Request, kind: Kind, chosen: Selection) -> _Page:
         limit = _limit(request)

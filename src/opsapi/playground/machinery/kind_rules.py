@@ -1,184 +1,32 @@
 """What each kind's spec has to satisfy."""
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from opsapi.playground.machinery import names
-from opsapi.playground.machinery.label_selectors import matches, selector_causes
-from opsapi.playground.machinery.pod_rules import pod_spec_causes, pod_update_causes, template_causes
+from opsapi.playground.machinery.label_selectors import selector_causes
+from opsapi.playground.machinery.pod_rules import pod_spec_causes, pod_update_causes
 from opsapi.playground.machinery.status import Cause, forbidden_field, invalid_value, not_supported, required, too_long
+from opsapi.playground.machinery.workload_rules import (
+    IMMUTABLE,
+    cron_job,
+    daemon_set,
+    deployment,
+    immutable_selector,
+    int_or_percent,
+    job,
+    job_update,
+    replica_set,
+    replication_controller,
+    stateful_update,
+)
 from opsapi.playground.registry import Obj
 
 if TYPE_CHECKING:
     from opsapi.playground.machinery.registry import ObjectRegistry
 
-_NEGATIVE = "must be greater than or equal to 0"
-_IMMUTABLE = "field is immutable"
 _MAX_DATA = 1 << 20
 _DATA_LIMIT = 1048576
-
-
-def non_negative(field: str, value: int | None) -> list[Cause]:
-    return [invalid_value(field, value, _NEGATIVE)] if value is not None and value < 0 else []
-
-
-def _selected_template(spec: Obj) -> list[Cause]:
-    causes: list[Cause] = []
-    selector, template = spec.get("selector"), spec.get("template") or {}
-    if selector is None:
-        causes.append(required("spec.selector"))
-    else:
-        causes += selector_causes("spec.selector", selector)
-        if not selector.get("matchLabels") and not selector.get("matchExpressions"):
-            why = "empty selector is invalid for deployment"
-            causes.append(invalid_value("spec.selector", selector, why))
-        elif not causes:
-            labels = (template.get("metadata") or {}).get("labels") or {}
-            if not matches(selector, labels):
-                why = "`selector` does not match template `labels`"
-                causes.append(invalid_value("spec.template.metadata.labels", labels, why))
-    claims = [{"name": one["metadata"].get("name"), "emptyDir": {}} for one in spec.get("volumeClaimTemplates") or []]
-    if claims:
-        # A StatefulSet's pods get these volumes, so its containers may mount them.
-        pod = template.get("spec") or {}
-        template = {**template, "spec": {**pod, "volumes": [*(pod.get("volumes") or []), *claims]}}
-    return causes + template_causes("spec.template", template, ("Always",))
-
-
-def _deployment(_: "ObjectRegistry", obj: Obj) -> list[Cause]:
-    spec = obj["spec"]
-    causes = non_negative("spec.replicas", spec.get("replicas"))
-    causes += _selected_template(spec)
-    causes += _rolling(spec.get("strategy") or {})
-    causes += non_negative("spec.minReadySeconds", spec.get("minReadySeconds"))
-    causes += non_negative("spec.revisionHistoryLimit", spec.get("revisionHistoryLimit"))
-    causes += non_negative("spec.progressDeadlineSeconds", spec.get("progressDeadlineSeconds"))
-    deadline = spec.get("progressDeadlineSeconds")
-    if deadline is not None and deadline <= spec.get("minReadySeconds", 0):
-        causes.append(invalid_value("spec.progressDeadlineSeconds", deadline, "must be greater than minReadySeconds"))
-    return causes
-
-
-def _rolling(strategy: Obj) -> list[Cause]:
-    kind = strategy.get("type")
-    if kind not in ("RollingUpdate", "Recreate"):
-        return [not_supported("spec.strategy.type", kind, ["Recreate", "RollingUpdate"])]
-    rolling = strategy.get("rollingUpdate")
-    if kind == "Recreate":
-        if rolling is not None:
-            why = "may not be specified when strategy `type` is 'Recreate'"
-            return [forbidden_field("spec.strategy.rollingUpdate", why)]
-        return []
-    causes = _int_or_percent("spec.strategy.rollingUpdate.maxUnavailable", (rolling or {}).get("maxUnavailable"))
-    causes += _int_or_percent("spec.strategy.rollingUpdate.maxSurge", (rolling or {}).get("maxSurge"))
-    held = rolling or {}
-    if not causes and _is_zero(held.get("maxUnavailable")) and _is_zero(held.get("maxSurge")):
-        why = "may not be 0 when `maxSurge` is 0"
-        causes.append(invalid_value("spec.strategy.rollingUpdate.maxUnavailable", held["maxUnavailable"], why))
-    return causes
-
-
-def _is_zero(value: int | str | None) -> bool:
-    return value in (0, "0", "0%")
-
-
-def _int_or_percent(field: str, value: int | str | None) -> list[Cause]:
-    if isinstance(value, int):
-        return non_negative(field, value)
-    if isinstance(value, str) and not re.fullmatch(r"[0-9]+%", value):
-        why = (
-            "a valid percent string must be a numeric string followed by an ending '%' "
-            "(e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
-        )
-        return [invalid_value(field, value, why)]
-    return []
-
-
-def _replica_set(_: "ObjectRegistry", obj: Obj) -> list[Cause]:
-    spec = obj["spec"]
-    return non_negative("spec.replicas", spec.get("replicas")) + _selected_template(spec)
-
-
-def _replication_controller(_: "ObjectRegistry", obj: Obj) -> list[Cause]:
-    return non_negative("spec.replicas", (obj.get("spec") or {}).get("replicas"))
-
-
-def _daemon_set(_: "ObjectRegistry", obj: Obj) -> list[Cause]:
-    return _selected_template(obj["spec"])
-
-
-def _immutable_selector(obj: Obj, old: Obj) -> list[Cause]:
-    selector = obj["spec"].get("selector")
-    if selector != old["spec"].get("selector"):
-        return [invalid_value("spec.selector", selector, _IMMUTABLE)]
-    return []
-
-
-_STATEFUL_MUTABLE = {
-    "replicas",
-    "ordinals",
-    "template",
-    "updateStrategy",
-    "revisionHistoryLimit",
-    "persistentVolumeClaimRetentionPolicy",
-    "minReadySeconds",
-}
-
-
-def _stateful_update(obj: Obj, old: Obj) -> list[Cause]:
-    new, before = obj["spec"], old["spec"]
-    changed = {key for key in (*new, *before) if new.get(key) != before.get(key)}
-    if changed - _STATEFUL_MUTABLE:
-        why = (
-            "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', "
-            "'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and "
-            "'minReadySeconds' are forbidden"
-        )
-        return [forbidden_field("spec", why)]
-    return []
-
-
-def _job(_: "ObjectRegistry", obj: Obj) -> list[Cause]:
-    spec = obj["spec"]
-    causes: list[Cause] = []
-    for name in ("parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"):
-        causes += non_negative(f"spec.{name}", spec.get(name))
-    return causes + template_causes("spec.template", spec.get("template") or {}, ("OnFailure", "Never"))
-
-
-def _job_update(obj: Obj, old: Obj) -> list[Cause]:
-    causes: list[Cause] = []
-    for name in ("completions", "selector", "template", "completionMode"):
-        new, before = obj["spec"].get(name), old["spec"].get(name)
-        if new != before and not (name == "template" and old["spec"].get("suspend")):
-            causes.append(invalid_value(f"spec.{name}", new, _IMMUTABLE))
-    return causes
-
-
-_CRON_FIELD = r"(\*|\?|[0-9A-Za-z]+(-[0-9A-Za-z]+)?)(/[0-9]+)?"
-_CRON = re.compile(
-    r"(@(yearly|annually|monthly|weekly|daily|midnight|hourly)|@every .+|"
-    rf"({_CRON_FIELD}(,{_CRON_FIELD})*\s+){{4}}{_CRON_FIELD}(,{_CRON_FIELD})*)"
-)
-
-
-def _cron_job(_: "ObjectRegistry", obj: Obj) -> list[Cause]:
-    spec = obj["spec"]
-    causes: list[Cause] = []
-    schedule = spec.get("schedule", "")
-    if not schedule:
-        causes.append(required("spec.schedule"))
-    elif not _CRON.fullmatch(schedule.strip()):
-        fields = schedule.split()
-        why = f"expected exactly 5 fields, found {len(fields)}: {fields}" if len(fields) != 5 else "failed to parse"
-        causes.append(invalid_value("spec.schedule", schedule, why.replace("'", "").replace(",", "")))
-    if spec.get("concurrencyPolicy") not in ("Allow", "Forbid", "Replace"):
-        value = spec.get("concurrencyPolicy")
-        causes.append(not_supported("spec.concurrencyPolicy", value, ["Allow", "Forbid", "Replace"]))
-    job = (spec.get("jobTemplate") or {}).get("spec") or {}
-    template = job.get("template") or {}
-    return causes + template_causes("spec.jobTemplate.spec.template", template, ("OnFailure", "Never"))
 
 
 def _pod(registry: "ObjectRegistry", obj: Obj) -> list[Cause]:
@@ -219,7 +67,7 @@ def _data_update(obj: Obj, old: Obj) -> list[Cause]:
             if obj.get(part) != old.get(part)
         )
     if obj["kind"] == "Secret" and obj.get("type") != old.get("type"):
-        causes.append(invalid_value("type", obj.get("type"), _IMMUTABLE))
+        causes.append(invalid_value("type", obj.get("type"), IMMUTABLE))
     return causes
 
 
@@ -323,7 +171,7 @@ def _disruption_budget(_: "ObjectRegistry", obj: Obj) -> list[Cause]:
         why = "minAvailable and maxUnavailable cannot be both set"
         causes.append(invalid_value("spec", spec, why))
     for name in ("minAvailable", "maxUnavailable"):
-        causes += _int_or_percent(f"spec.{name}", spec.get(name))
+        causes += int_or_percent(f"spec.{name}", spec.get(name))
     if spec.get("selector"):
         causes += selector_causes("spec.selector", spec["selector"])
     return causes
@@ -405,13 +253,13 @@ _Update = Callable[[Obj, Obj], list[Cause]]
 
 CREATE_RULES: dict[str, _Create] = {
     "pods": _pod,
-    "deployments.apps": _deployment,
-    "replicasets.apps": _replica_set,
-    "statefulsets.apps": _replica_set,
-    "daemonsets.apps": _daemon_set,
-    "replicationcontrollers": _replication_controller,
-    "jobs.batch": _job,
-    "cronjobs.batch": _cron_job,
+    "deployments.apps": deployment,
+    "replicasets.apps": replica_set,
+    "statefulsets.apps": replica_set,
+    "daemonsets.apps": daemon_set,
+    "replicationcontrollers": replication_controller,
+    "jobs.batch": job,
+    "cronjobs.batch": cron_job,
     "configmaps": lambda _, obj: _data(obj),
     "secrets": lambda _, obj: _data(obj),
     "services": _service,
@@ -428,11 +276,11 @@ CREATE_RULES: dict[str, _Create] = {
 
 UPDATE_RULES: dict[str, _Update] = {
     "pods": pod_update_causes,
-    "deployments.apps": _immutable_selector,
-    "replicasets.apps": _immutable_selector,
-    "daemonsets.apps": _immutable_selector,
-    "statefulsets.apps": _stateful_update,
-    "jobs.batch": _job_update,
+    "deployments.apps": immutable_selector,
+    "replicasets.apps": immutable_selector,
+    "daemonsets.apps": immutable_selector,
+    "statefulsets.apps": stateful_update,
+    "jobs.batch": job_update,
     "configmaps": _data_update,
     "secrets": _data_update,
     "services": _service_update,

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from opsapi.playground.api.tables import cells
+from opsapi.playground.api.tables import cells, workloads
 from opsapi.playground.api.tables.ages import age
+from opsapi.playground.api.tables.parts import Cells
 from opsapi.playground.api.tables.pods import pod_cells
 from opsapi.playground.kinds import Column, Kind
 from opsapi.playground.registry import Obj
@@ -16,7 +17,7 @@ from opsapi.playground.registry import Obj
 @dataclass(frozen=True, slots=True)
 class Columns:
     definitions: list[Obj]
-    cells: cells.Cells
+    cells: Cells
 
 
 def _definition(name: str, kind: str = "string", priority: int = 0, description: str = "") -> Obj:
@@ -25,7 +26,7 @@ def _definition(name: str, kind: str = "string", priority: int = 0, description:
     return {"name": name, "type": kind, "format": column_format, "description": description, "priority": priority}
 
 
-def _columns(read: cells.Cells, names: str) -> Columns:
+def _columns(read: Cells, names: str) -> Columns:
     """`names` are separated by |; `#` marks integers, `?` booleans, `@` dates and `+` what only -o wide shows."""
     definitions = []
     for name in names.split("|"):
@@ -47,7 +48,7 @@ _COLUMNS: dict[tuple[str, str], Columns] = {
     ),
     ("", "pods"): _columns(pod_cells, "Name|Ready|Status|Restarts|Age|+IP|+Node|+Nominated Node|+Readiness Gates"),
     ("", "replicationcontrollers"): _columns(
-        cells.replication_controller, f"Name|#Desired|#Current|#Ready|Age|{_WORKLOAD}"
+        workloads.replication_controller, f"Name|#Desired|#Current|#Ready|Age|{_WORKLOAD}"
     ),
     ("", "services"): _columns(cells.service, "Name|Type|Cluster-IP|External-IP|Port(s)|Age|+Selector"),
     ("", "endpoints"): _columns(cells.endpoints, "Name|Endpoints|Age"),
@@ -67,20 +68,20 @@ _COLUMNS: dict[tuple[str, str], Columns] = {
     ("", "events"): _columns(
         cells.event, "Last Seen|Type|Reason|Object|+Subobject|+Source|Message|+First Seen|+Count|+Name"
     ),
-    ("apps", "deployments"): _columns(cells.deployment, f"Name|Ready|Up-to-date|Available|Age|{_WORKLOAD}"),
-    ("apps", "replicasets"): _columns(cells.replica_set, f"Name|#Desired|#Current|#Ready|Age|{_WORKLOAD}"),
-    ("apps", "statefulsets"): _columns(cells.stateful_set, "Name|Ready|Age|+Containers|+Images"),
+    ("apps", "deployments"): _columns(workloads.deployment, f"Name|Ready|Up-to-date|Available|Age|{_WORKLOAD}"),
+    ("apps", "replicasets"): _columns(workloads.replica_set, f"Name|#Desired|#Current|#Ready|Age|{_WORKLOAD}"),
+    ("apps", "statefulsets"): _columns(workloads.stateful_set, "Name|Ready|Age|+Containers|+Images"),
     ("apps", "daemonsets"): _columns(
-        cells.daemon_set,
+        workloads.daemon_set,
         f"Name|#Desired|#Current|#Ready|#Up-to-date|#Available|Node Selector|Age|{_WORKLOAD}",
     ),
     ("apps", "controllerrevisions"): _columns(cells.controller_revision, "Name|Controller|Revision|Age"),
-    ("batch", "jobs"): _columns(cells.job, f"Name|Status|Completions|Duration|Age|{_WORKLOAD}"),
+    ("batch", "jobs"): _columns(workloads.job, f"Name|Status|Completions|Duration|Age|{_WORKLOAD}"),
     ("batch", "cronjobs"): _columns(
-        cells.cron_job, f"Name|Schedule|Timezone|?Suspend|#Active|Last Schedule|Age|{_WORKLOAD}"
+        workloads.cron_job, f"Name|Schedule|Timezone|?Suspend|#Active|Last Schedule|Age|{_WORKLOAD}"
     ),
     ("autoscaling", "horizontalpodautoscalers"): _columns(
-        cells.autoscaler, "Name|Reference|Targets|MinPods|MaxPods|Replicas|Age"
+        workloads.autoscaler, "Name|Reference|Targets|MinPods|MaxPods|Replicas|Age"
     ),
     ("discovery.k8s.io", "endpointslices"): _columns(cells.endpoint_slice, "Name|AddressType|Ports|Endpoints|Age"),
     ("policy", "poddisruptionbudgets"): _columns(
