@@ -45,6 +45,9 @@ class SimClock:
         self.seed = seed
         self.rng = random.Random(seed)  # noqa: S311 - reproducible names, no secrets
         self.settle: Callable[[], None] = _nothing
+        self.settle_some: Callable[[float], bool] | None = None
+        """Like settle, but stops once time.monotonic() passes the argument; whether it is done. For `run`."""
+        self._unsettled = False
 
     def now(self) -> datetime:
         return self._epoch + timedelta(seconds=self._elapsed)
@@ -87,7 +90,13 @@ class SimClock:
         self.settle()
 
     def _step(self, target: float) -> bool:
-        """Runs all timers of the next instant up to `target`; False when none is left."""
+        """Runs all timers of the next instant up to `target` and settles; False when none is left."""
+        if not self._fire(target):
+            return False
+        self.settle()
+        return True
+
+    def _fire(self, target: float) -> bool:
         due = self.next_due()
         if due is None or due > target:
             return False
@@ -96,7 +105,6 @@ class SimClock:
             callback = heapq.heappop(self._heap)[2].callback
             if callback is not None:
                 callback()
-        self.settle()
         return True
 
     def wake(self) -> None:
@@ -126,8 +134,10 @@ class SimClock:
                 now = time.monotonic()
                 backlog += (now - last) * speed
                 last = now
-                backlog -= self._slice(backlog)
-                if backlog > 0:
+                before = self._elapsed
+                self._slice(before + max(0.0, backlog))
+                backlog -= self._elapsed - before
+                if backlog > 1e-6 or self._unsettled:
                     await asyncio.sleep(0)
                     continue
                 self._wakened.clear()
@@ -143,22 +153,30 @@ class SimClock:
         """Like advance, but others get their turn in between."""
         if seconds < 0:
             raise ValueError("time does not go back")
-        left = seconds
-        while left > 0:
-            left -= self._slice(left)
+        target = self._elapsed + seconds
+        while self._elapsed < target or self._unsettled:
+            self._slice(max(target, self._elapsed))
             await asyncio.sleep(0)
 
-    def _slice(self, seconds: float) -> float:
-        """Advances by up to `seconds` within one slice of wall time; how far it got."""
-        start, target = self._elapsed, self._elapsed + seconds
+    def _slice(self, target: float) -> None:
+        """Advances toward the reading `target` for one slice of wall time.
+
+        Time stands still while there is work left from an instant, so history does not depend on the machine's speed.
+        """
         deadline = time.monotonic() + _SLICE_SECONDS
-        self.settle()
-        while self._step(target):
+        while self._settled_by(deadline):
             if time.monotonic() > deadline:
-                return self._elapsed - start
-        self._elapsed = target
-        self.settle()
-        return seconds
+                return
+            if not self._fire(target):
+                self._elapsed = target
+                return
+
+    def _settled_by(self, deadline: float) -> bool:
+        if self.settle_some is None:
+            self.settle()
+            return True
+        self._unsettled = not self.settle_some(deadline)
+        return not self._unsettled
 
 
 def _nothing() -> None:

@@ -96,6 +96,7 @@ class World:
             self.drain.add(controller)
         self.drain.also(self.housekeeping.drain)
         self.clock.settle = self.drain.settle
+        self.clock.settle_some = self.drain.work
         self.clock.call_later(_EVENT_SWEEP, self._sweep)
         self._furnish()
 

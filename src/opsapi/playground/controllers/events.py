@@ -6,6 +6,7 @@ The rules are those of client-go's EventCorrelator (tools/record/events_cache.go
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from opsapi.kit.clock import rfc3339
@@ -19,6 +20,7 @@ _SPAM_REFILL = 1 / 300
 _TTL = 3600.0
 """kube-apiserver's --event-ttl."""
 
+_stamp_of = lru_cache(maxsize=8192)(rfc3339)
 _COMBINED = "(combined from similar events): "
 
 
@@ -170,7 +172,7 @@ class EventRecorder:
         if known is None:
             return False
         known.count, known.last = known.count + 1, now
-        change = {"count": known.count, "lastTimestamp": rfc3339(self._clock.now()), "message": message}
+        change = {"count": known.count, "lastTimestamp": _stamp_of(self._clock.now()), "message": message}
         return self._amend(namespace, known, change)
 
     def _amend(self, namespace: str, known: _Series, change: dict[str, Any]) -> bool:
@@ -195,7 +197,7 @@ class EventRecorder:
         combined: bool,
     ) -> None:
         component, host = source
-        stamp = rfc3339(self._clock.now())
+        stamp = _stamp_of(self._clock.now())
         event = self._skeleton(namespace, ref, what)
         event |= {
             "source": {"component": component, "host": host} if host else {"component": component},

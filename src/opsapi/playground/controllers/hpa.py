@@ -14,6 +14,7 @@ from opsapi.playground.controllers.hpa_formula import (
     PodSample,
     Proposal,
     bounded,
+    memory_of,
     propose,
     stabilize,
 )
@@ -121,7 +122,7 @@ class HpaController(ObjectController):
 
     def _history(self, hpa: Obj) -> History:
         history = self._histories.setdefault(hpa["metadata"]["uid"], History.empty())
-        history.forget_before(self.clock.monotonic() - 3600)
+        history.forget_before(self.clock.monotonic() - memory_of(hpa["spec"]))
         return history
 
     def _normalized(self, hpa: Obj, current: int, wanted: int, conditions: list[Obj]) -> tuple[int, list[Obj]]:

@@ -97,6 +97,15 @@ def rules_of(spec: Obj) -> tuple[Obj, Obj]:
     return {**_DEFAULT_UP, **(behavior.get("scaleUp") or {})}, {**_DEFAULT_DOWN, **(behavior.get("scaleDown") or {})}
 
 
+def memory_of(spec: Obj) -> float:
+    """Seconds of history that the rules look back on."""
+    windows = [60.0]
+    for rules in rules_of(spec):
+        windows.append(float(rules.get("stabilizationWindowSeconds") or 0))
+        windows += [float(policy["periodSeconds"]) for policy in rules.get("policies") or []]
+    return max(windows)
+
+
 def stabilize(current: int, wanted: int, spec: Obj, history: History, now: float) -> int:
     """Up goes no higher than the lowest recommendation of its window, down no lower than the highest of its own."""
     up, down = rules_of(spec)

@@ -1,7 +1,8 @@
 """Work queues and the loop that drains them, after client-go's workqueue."""
 
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from opsapi.playground.clock import SimClock, Timer
 from opsapi.playground.registry import ApiError
@@ -119,6 +120,7 @@ class Drain:
         self._controllers: list[Controller] = []
         self._others: list[Callable[[], int]] = []
         self._draining = False
+        self._steps: Iterator[None] | None = None
         self.on_error: Callable[[Exception], None] | None = None
         """What happens to a SyncError or Livelock: raised where None, as tests want it; a server logs it."""
 
@@ -131,28 +133,49 @@ class Drain:
 
     def settle(self) -> None:
         """Drains; a nested call (a callback that settles) is a no-op."""
+        self.work(None)
+
+    def work(self, deadline: float | None) -> bool:
+        """Drains until done (True) or until time.monotonic() passes `deadline`; the next call goes on from there."""
         if self._draining:
-            return
+            return True
         self._draining = True
         try:
-            for _ in range(_ROUNDS):
-                if not self._round():
-                    return
-            self._failed(Livelock([f"{c.name}:{key}" for c in self._controllers for key in c.queue.pending()]))
+            if self._steps is None:
+                self._steps = self._all_rounds()
+            for _ in self._steps:
+                if deadline is not None and time.monotonic() > deadline:
+                    return False
+            self._steps = None
+            return True
+        except BaseException:
+            self._steps = None
+            raise
         finally:
             self._draining = False
 
-    def _round(self) -> bool:
-        busy = sum(work() for work in self._others) > 0
+    def _all_rounds(self) -> Iterator[None]:
+        for _ in range(_ROUNDS):
+            busy = False
+            for _ in self._round():
+                busy = True
+                yield
+            if not busy:
+                return
+        self._failed(Livelock([f"{c.name}:{key}" for c in self._controllers for key in c.queue.pending()]))
+
+    def _round(self) -> Iterator[None]:
+        for other in self._others:
+            if other():
+                yield
         for controller in self._controllers:
             # Only what was queued when its turn came: the others get theirs before it goes on.
             for _ in range(len(controller.queue)):
-                busy = True
                 try:
                     controller.process_next()
                 except SyncError as error:
                     self._failed(error)
-        return busy
+                yield
 
     def _failed(self, error: Exception) -> None:
         if self.on_error is None:

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 
-from opsapi.kit.clock import rfc3339
 from opsapi.playground.behaviour.model import CLEAN, ContainerModel, Overlay, profile_problem
 from opsapi.playground.behaviour.traffic import Traffic
 from opsapi.playground.behaviour.usage import key_of, memory_at, most_memory
-from opsapi.playground.controllers.base import Cluster
+from opsapi.playground.controllers.base import Cluster, stamp_of
 from opsapi.playground.controllers.queue import Controller
 from opsapi.playground.kubelet import adoption, machine
 from opsapi.playground.kubelet.addresses import Addresses
@@ -216,7 +215,7 @@ class Kubelets(Controller):
         self.registry.delete("pods", meta["namespace"], meta["name"], grace_seconds=0, uid=meta["uid"])
 
     def _stamp(self, reading: float) -> str:
-        return rfc3339(self.clock.wall(reading))
+        return stamp_of(self.clock.wall(reading))
 
     # What the machine asks (machine.Host)
 
