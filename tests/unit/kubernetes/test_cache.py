@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opsapi.adapters.kubernetes.cache import Cache, Feed
@@ -56,6 +56,7 @@ STEP = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(steps=st.lists(STEP, max_size=40))
 def test_the_indexes_are_what_a_scan_would_find(steps: list[tuple[str, str, str, str, bool]]) -> None:
     rig = Rig()

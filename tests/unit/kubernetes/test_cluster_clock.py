@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opsapi.adapters.kubernetes.clustertime import ClusterClock
@@ -47,6 +47,7 @@ def test_what_is_no_date_is_ignored(header: str | None) -> None:
     assert cluster.clock.now() == cluster.time.now()
 
 
+@settings(deadline=None)
 @given(
     offset=st.floats(-1e6, 1e6),
     gaps=st.lists(st.floats(0.05, 20), min_size=1, max_size=60),
@@ -66,6 +67,7 @@ def test_a_skewed_clock_is_known_to_a_second_and_never_goes_back(
         last = now
 
 
+@settings(deadline=None)
 @given(rate=st.floats(2, 600), busy=st.booleans())
 def test_a_clock_that_runs_faster_is_followed(rate: float, busy: bool) -> None:
     cluster = Cluster(rate=rate)

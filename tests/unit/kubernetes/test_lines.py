@@ -3,12 +3,13 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from opsapi.adapters.kubernetes.lines import LineSplitter, LineTooLong
 
 
+@settings(deadline=None)
 @given(
     lines=st.lists(st.binary(max_size=40).map(lambda raw: raw.replace(b"\n", b"")), max_size=20),
     cuts=st.lists(st.integers(0, 900), max_size=30),

@@ -154,7 +154,7 @@ class Reflector:
     async def _watch(self) -> None:
         """Ends when the server ends it as asked; raises otherwise."""
         self._begin()
-        lifetime = self._tuning.stale_after * (0.6 + 0.3 * self._jitter())
+        lifetime = self._tuning.stale_after * (0.4 + 0.2 * self._jitter())
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",

@@ -14,7 +14,8 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout: float = 20.0
     """For a small request in whole; for a page of a list, between two reads."""
     stale_after: float = 60.0
-    """A kind that was not confirmed for longer is STALE; quiet watches are renewed well before."""
+    """A kind that was not confirmed for longer is STALE. Quiet watches are renewed at about half of it, so that even
+    one that hangs is found out and resumed before."""
     read_grace: float = 10.0
     """A watch that is silent for this long past the end it was asked for is taken for dead."""
     quiet_after: float = 2.0
