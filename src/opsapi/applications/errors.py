@@ -1,8 +1,14 @@
 """How a write to a cluster can fail, and what applications refuse."""
 
-from typing import ClassVar
-
-from opsapi.kit.errors import DependencyUnavailable, Details, OpsError, PolicyDenied, PolicyDetails, ResourceNotFound
+from opsapi.kit.errors import (
+    DependencyUnavailable,
+    Details,
+    OpsError,
+    PolicyDenied,
+    PolicyDetails,
+    PolicyRule,
+    ResourceNotFound,
+)
 
 
 class WriteConflict(Exception):
@@ -89,23 +95,19 @@ class ProtectedNamespace(OpsError):
         )
 
 
-class QuotaDetails(PolicyDetails, frozen=True, kw_only=True):
-    quota: str
-    resource: str
-    hard: str
-    used: str
-    needed: str
-
-
 class QuotaExceeded(PolicyDenied):
     """The cluster would refuse the pods one by one; so the change is refused whole."""
 
-    summary = "A ResourceQuota does not leave room for the change; `details` has the figures."
-    details_type: ClassVar[type[PolicyDetails]] = QuotaDetails
-
-    def __init__(self, details: QuotaDetails) -> None:
+    def __init__(self, *, quota: str, resource: str, hard: str, used: str, needed: str) -> None:
         super().__init__(
-            f"ResourceQuota {details.quota} allows {details.hard} of {details.resource}: {details.used} are used and "
-            f"the change needs {details.needed} more",
-            details,
+            f"ResourceQuota {quota} allows {hard} of {resource}: {used} are used and the change needs {needed} more",
+            PolicyDetails(
+                rule=PolicyRule.RESOURCE_QUOTA,
+                alternatives=["ask for fewer replicas", "lower the requests", "have the quota raised"],
+                quota=quota,
+                resource=resource,
+                hard=hard,
+                used=used,
+                needed=needed,
+            ),
         )

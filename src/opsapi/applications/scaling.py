@@ -5,7 +5,7 @@ import hashlib
 import msgspec
 
 from opsapi.applications.demand import budget_hits, quota_hits
-from opsapi.applications.errors import QuotaDetails, QuotaExceeded
+from opsapi.applications.errors import QuotaExceeded
 from opsapi.applications.ownership import ownership_refusals
 from opsapi.applications.ports import AutoscalerBounds
 from opsapi.applications.scaling_model import (
@@ -196,17 +196,7 @@ def _mode(subject: Subject) -> list[OpsError]:
 
 def _quota_refusals(quotas: tuple[QuotaHit, ...] | None) -> list[OpsError]:
     return [
-        QuotaExceeded(
-            QuotaDetails(
-                rule=PolicyRule.RESOURCE_QUOTA,
-                alternatives=["ask for fewer replicas", "lower the requests", "have the quota raised"],
-                quota=hit.quota,
-                resource=hit.resource,
-                hard=hit.hard,
-                used=hit.used,
-                needed=hit.needed,
-            )
-        )
+        QuotaExceeded(quota=hit.quota, resource=hit.resource, hard=hit.hard, used=hit.used, needed=hit.needed)
         for hit in quotas or ()
         if hit.fits is False
     ]

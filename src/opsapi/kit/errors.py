@@ -135,11 +135,18 @@ class PolicyRule(StrEnum):
 
 
 class PolicyDetails(Details, frozen=True, kw_only=True):
+    """`limit` and `asked` are whole numbers of what the rule counts; a quota's figures are quantities as written."""
+
     rule: str
     alternatives: list[str] | None = None
     next_allowed_at: datetime | None = None
     limit: int | None = None
     asked: int | None = None
+    quota: str | None = None
+    resource: str | None = None
+    hard: str | None = None
+    used: str | None = None
+    needed: str | None = None
 
 
 class PolicyDenied(OpsError):
