@@ -42,6 +42,7 @@ class ScalingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     hold_seconds: Annotated[float, Meta(ge=0, le=600)] = 5
     """How long it must stay ready to count as verified."""
     poll_seconds: Annotated[float, Meta(gt=0, le=60)] = 1
+    """How often readiness is looked at."""
 
 
 class ScalingSteps:

@@ -22,6 +22,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     backoff_seconds: Seconds = 1
     """The pause after the first failed try; doubles each time."""
     backoff_max_seconds: Seconds = 60
+    """The longest pause."""
     drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 20
     """How long a stopping worker lets running operations end before it hands them over."""
     wait_max_seconds: Seconds = 30

@@ -26,8 +26,11 @@ class Waiver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     account: str
+    """The account that is freed, `sa-…`."""
     rules: tuple[PolicyRule, ...]
+    """Which rules."""
     workspace: str = ""
+    """Only there; empty means everywhere."""
 
     def __post_init__(self) -> None:
         fixed = [rule.value for rule in self.rules if rule not in WAIVABLE]
@@ -50,6 +53,7 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     shrink_percentage: Annotated[int, Meta(ge=1, le=100)] = 25
     """The most of a workload that one call may take away, in percent, rounded up to whole pods."""
     capacity: CapacityRule = CapacityRule.WARN
+    """What happens when the nodes' free requests do not hold the pods that a change adds: warn, or refuse."""
     protected_namespaces: tuple[str, ...] = ("kube-*",)
     """Shell-style patterns of namespaces that are read and never operated on; `kube-*` always belongs to them."""
     protected_label: str = "opsapi.dev/protected"

@@ -239,27 +239,40 @@ def described(hint: Any) -> str:
     if _is_struct(hint):
         return f"keys ({', '.join(_names(plain_type(hint)))})"
     schema = msgspec.json.schema(hint)
-    schema = schema.get("$defs", {}).get(schema.get("$ref", "").rpartition("/")[2], schema)
-    return describe_schema(schema)
+    return describe_schema(schema, schema.get("$defs", {}))
 
 
-def describe_schema(schema: dict[str, Any]) -> str:
+def describe_schema(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+    schema = definitions.get(schema.get("$ref", "").rpartition("/")[2], schema)
     if "anyOf" in schema:
-        return " or ".join(describe_schema(part) for part in schema["anyOf"])
+        return " or ".join(describe_schema(part, definitions) for part in schema["anyOf"])
     if "enum" in schema:
         return "one of " + ", ".join(str(value) for value in schema["enum"])
-    kinds = {"string": "a text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
-    kind = schema.get("type", "")
-    words = kinds.get(kind, {"null": "nothing", "array": "a list", "object": "keys"}.get(kind, "a value"))
-    low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum")
-    if low is not None and high is not None:
-        return f"{words} from {low} to {high}"
-    if low is not None:
-        return f"{words} of at least {low}"
-    if high is not None:
-        return f"{words} of at most {high}"
+    if schema.get("type") == "array" and isinstance(schema.get("items"), dict):
+        return f"a list of {describe_schema(schema['items'], definitions).removeprefix('a ')}"
+    kinds = {
+        "string": "a text",
+        "integer": "a whole number",
+        "number": "a number",
+        "boolean": "true or false",
+        "null": "nothing",
+        "object": "keys",
+    }
+    words = kinds.get(schema.get("type", ""), "a value")
     if "pattern" in schema:
         return f"{words} like {schema['pattern']}"
-    if kind == "array" and isinstance(schema.get("items"), dict):
-        return f"a list of {describe_schema(schema['items']).removeprefix('a ')}"
-    return words
+    return words + _range(schema)
+
+
+def _range(schema: dict[str, Any]) -> str:
+    low, above, high = schema.get("minimum"), schema.get("exclusiveMinimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        return f" from {low} to {high}"
+    parts = []
+    if low is not None:
+        parts.append(f"of at least {low}")
+    if above is not None:
+        parts.append(f"above {above}")
+    if high is not None:
+        parts.append(f"of at most {high}" if not parts else f"up to {high}")
+    return f" {', '.join(parts)}" if parts else ""
