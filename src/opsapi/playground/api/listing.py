@@ -130,7 +130,7 @@ class Lister:
             return json_response(self.table(request, kind, rendering, [obj], meta, header=True), code)
         if rendering.kind == "PartialObjectMetadata":
             return json_response(partial(conversion.from_storage(kind, obj), rendering.version), code)
-        told = "only the following media types are accepted: application/json, application/yaml"
+        told = "only the following media types are accepted: application/json"
         raise failure(406, "NotAcceptable", told)
 
     def table(

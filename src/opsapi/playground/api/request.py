@@ -117,7 +117,7 @@ class Rendering:
 
 
 _RENDERED = ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")
-JSON_TYPES = ("application/json", "*/*", "application/*", "application/yaml", "")
+JSON_TYPES = ("application/json", "*/*", "application/*", "")
 
 
 def negotiate(accept: str, *, discovery: bool = False) -> Rendering:
@@ -134,5 +134,5 @@ def negotiate(accept: str, *, discovery: bool = False) -> Rendering:
             return Rendering(wanted, held["v"])
         if wanted in _RENDERED and held.get("g") == "meta.k8s.io" and held.get("v") in ("v1", "v1beta1"):
             return Rendering(wanted, held["v"])
-    told = "only the following media types are accepted: application/json, application/yaml"
+    told = "only the following media types are accepted: application/json"
     raise failure(406, "NotAcceptable", told)

@@ -5,6 +5,7 @@ conditions of CustomResourceDefinitions, and the finalizers that protect volumes
 callbacks only enqueue, `drain` does the work.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable
 
@@ -31,6 +32,7 @@ _ROOT_CA_ABOUT = (
     "clusters."
 )
 
+log = logging.getLogger(__name__)
 Task = tuple[str, str, str, str]
 """(what, resource, namespace, name)"""
 
@@ -64,7 +66,7 @@ class Housekeeping:
                 self._do(task)
             except ApiError as error:
                 if error.code not in (404, 409):
-                    raise
+                    log.warning("housekeeping could not %s %s %s/%s: %s", *task, error)
         return done
 
     def _enqueue(self, *task: str) -> None:

@@ -33,7 +33,7 @@ _STRIPPED = frozenset(
     }
 )
 _INTERNED: dict[bytes, Set] = {}
-_INTERN_LIMIT = 20_000
+_INTERN_LIMIT = 4096
 _MANAGERS = {"system:kube-controller-manager": "kube-controller-manager", "system:kube-scheduler": "kube-scheduler"}
 
 
@@ -139,8 +139,23 @@ def sort_entries(entries: list[Obj]) -> list[Obj]:
 
 
 def intern(fields: Set) -> Set:
-    """One shared tree for equal sets: thousands of pods are owned alike."""
-    key = _encode(fields)
+    """`fields` with what thousands of objects have alike shared between them.
+
+    A pod's address is its own, and must not keep the rest of its status from being shared.
+    """
+    if "f:podIPs" not in fields.get("f:status", _MEMBER):
+        return _shared(fields)
+    return {key: _shared(node) if key != "f:status" else _parts_shared(node) for key, node in fields.items()}
+
+
+def _parts_shared(node: Set) -> Set:
+    return {name: one if name == "f:podIPs" else _shared(one) for name, one in node.items()}
+
+
+def _shared(node: Set) -> Set:
+    if not node:
+        return _MEMBER
+    key = _encode(node)
     known = _INTERNED.get(key)
     if known is None:
         if len(_INTERNED) >= _INTERN_LIMIT:

@@ -114,11 +114,18 @@ def bumps_generation(kind: Kind, new: Obj, old: Obj) -> bool:
         return False
     if _begins_deletion(new, old):
         return True
+    if kind.resource == "pods":
+        return _without_node(new.get("spec")) != _without_node(old.get("spec"))
     ignored: tuple[str, ...] = ("metadata", "kind", "apiVersion")
     if kind.has_status or not kind.custom:
         ignored = (*ignored, "status")
     keys = {key for key in (*new, *old) if key not in ignored}
     return any(new.get(key) != old.get(key) for key in keys)
+
+
+def _without_node(spec: Obj | None) -> Obj:
+    """Binding a pod to its node is no new generation."""
+    return {key: value for key, value in (spec or {}).items() if key != "nodeName"}
 
 
 def _begins_deletion(new: Obj, old: Obj) -> bool:
