@@ -625,3 +625,41 @@ def test_a_conflict_in_one_controller_is_retried_not_lost() -> None:
         world.registry.update("deployments.apps", "default", "web", stale)
     world.advance(30)
     assert len(ready_pods(world, "web")) == 1
+
+
+def test_under_memory_pressure_the_pod_furthest_above_its_request_is_evicted_and_replaced_elsewhere() -> None:
+    world = small_world()
+    big = json.dumps({"memory": {"base": "900Mi"}})
+    world.apply(deployment("big", container(resources=resources()), replicas=3, profile=big))
+    world.apply(deployment("small", container(resources=resources(memory="1Gi")), replicas=3))
+    world.advance(60)
+    fault = world.faults.inject(FaultSpec("memory-pressure", node="node-1"))
+    world.advance(45)
+    node = world.registry.get("nodes", "", "node-1")
+    assert condition(node, "MemoryPressure")["reason"] == "KubeletHasInsufficientMemory"
+    assert node["spec"]["taints"] == [{"key": "node.kubernetes.io/memory-pressure", "effect": "NoSchedule"}]
+    evicted = [pod for pod in world.registry.iterate("pods") if pod["status"].get("reason") == "Evicted"]
+    assert [(pod["metadata"]["labels"]["app"], pod["status"]["phase"]) for pod in evicted] == [("big", "Failed")]
+    assert evicted[0]["status"]["message"].startswith("The node was low on resource: memory.")
+    alive = ready_pods(world, "big")
+    assert len(alive) == 3
+    assert "node-1" not in {pod["spec"]["nodeName"] for pod in alive}
+    world.faults.clear(fault.id)
+    world.advance(15)
+    assert "taints" not in world.registry.get("nodes", "", "node-1")["spec"]
+
+
+def test_a_limit_raised_in_place_stops_the_oom_kills_without_a_new_pod() -> None:
+    world = small_world()
+    profile = json.dumps({"memory": {"base": "150Mi", "leak_per_hour": "600Mi"}})
+    world.apply(deployment("web", container(resources=resources(limit="256Mi")), replicas=1, profile=profile))
+    world.advance(300)
+    pod = pods_of(world, "web")[0]
+    limits = {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "4Gi"}}
+    spec = {**pod["spec"], "containers": [{**pod["spec"]["containers"][0], "resources": limits}]}
+    name = pod["metadata"]["name"]
+    world.registry.update("pods", "default", name, {**pod, "spec": spec}, subresource="resize")
+    world.advance(3600)
+    status = status_of(world.registry.get("pods", "default", name))
+    assert status["restartCount"] == 0
+    assert status["resources"]["limits"] == {"memory": "4Gi"}

@@ -30,6 +30,7 @@ from opsapi.playground.faults.world import Faults
 from opsapi.playground.kubelet.heartbeat import NAMESPACE as LEASE_NAMESPACE
 from opsapi.playground.kubelet.heartbeat import Heartbeats
 from opsapi.playground.kubelet.kubelet import Kubelets
+from opsapi.playground.kubelet.pressure import PressureEviction
 from opsapi.playground.machinery.housekeeping import Housekeeping
 from opsapi.playground.machinery.registry import ObjectRegistry
 from opsapi.playground.registry import ApiError, Obj, Registry
@@ -89,7 +90,8 @@ class World:
         self.counters = Counters(self.clock, self.observation)
         self.exposition = Exposition(self.registry, self.observation, self.counters)
         self.logs = PodLogs(self.clock, self.observation, self.kubelets)
-        self.faults = Faults(self.registry, self.clock, self.kubelets, self.heartbeats)
+        eviction = PressureEviction(self.registry, self.clock, self.kubelets, self.observation)
+        self.faults = Faults(self.registry, self.clock, self.kubelets, self.heartbeats, eviction)
         self.scheduler = Scheduler(self.cluster)
         self._node_count = 0
         for controller in self._controllers():

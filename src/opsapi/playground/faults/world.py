@@ -17,6 +17,7 @@ from opsapi.playground.clock import SimClock
 from opsapi.playground.controllers.pods import controller_of, is_terminating
 from opsapi.playground.kubelet.heartbeat import Heartbeats
 from opsapi.playground.kubelet.kubelet import Kubelets
+from opsapi.playground.kubelet.pressure import PressureEviction
 from opsapi.playground.registry import Obj, Registry
 
 PodFault = Literal[
@@ -75,9 +76,17 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Faults:
-    def __init__(self, registry: Registry, clock: SimClock, kubelets: Kubelets, heartbeats: Heartbeats) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        clock: SimClock,
+        kubelets: Kubelets,
+        heartbeats: Heartbeats,
+        eviction: PressureEviction,
+    ) -> None:
         self._registry = registry
         self._clock = clock
+        self._eviction = eviction
         self._kubelets = kubelets
         self._heartbeats = heartbeats
         self._active: dict[str, Fault] = {}
@@ -178,6 +187,8 @@ class Faults:
         elif spec.type in _PRESSURES:
             kind, reason, message = _PRESSURES[spec.type]
             self._heartbeats.set_pressure(spec.node, kind, reason if on else "", message)
+            if spec.type == "memory-pressure":
+                (self._eviction.begin if on else self._eviction.end)(spec.node)
         else:
             for pod in self._pods(spec):
                 if spec.type == "bad-image" and on and not is_terminating(pod):

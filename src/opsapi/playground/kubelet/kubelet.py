@@ -192,14 +192,18 @@ class Kubelets(Controller):
             return False
         return all(model.trouble_after(kind, 0.0) == NEVER for kind in ("readiness", "liveness"))
 
-    @staticmethod
-    def _take(run: PodRun, pod: Obj) -> None:
-        """The spec may have changed under way: images and, in place, resources."""
-        if pod["spec"] is not run.pod["spec"]:
-            specs = {item["name"]: item for item in pod["spec"].get("containers") or []}
-            for container in run.containers:
-                container.spec = specs.get(container.name, container.spec)
-        run.pod = pod
+    def _take(self, run: PodRun, pod: Obj) -> None:
+        """What may change under way: images, resources in place, and the behaviour's annotation."""
+        old, run.pod = run.pod, pod
+        annotations = pod["metadata"].get("annotations")
+        if pod["spec"] is old["spec"] and annotations == old["metadata"].get("annotations"):
+            return
+        specs = {item["name"]: item for item in pod["spec"].get("containers") or []}
+        for container in run.containers:
+            container.spec = specs.get(container.name, container.spec)
+            container.model = ContainerModel.of(pod, container.spec)
+            if container.phase is Phase.RUNNING:
+                machine.refresh(run, container, self, self.clock.monotonic())
 
     def _report(self, run: PodRun) -> None:
         meta = run.pod["metadata"]
