@@ -1,1 +1,1 @@
-"""A small Kubernetes in a Python process that speaks the real REST API over HTTP. Knows nothing of the product but kit."""
+"""A small Kubernetes in a Python process that speaks the real REST API. Knows nothing of the product but kit."""

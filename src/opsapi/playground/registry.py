@@ -21,7 +21,7 @@ class ChangeType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One committed write. `old` is None on ADDED; on DELETED `new` is the last state with the deletion's resourceVersion."""
+    """One committed write. `old` is None on ADDED; on DELETED `new` is the last state under the deletion's version."""
 
     type: ChangeType
     resource: str
@@ -40,7 +40,7 @@ CONTROLLER_MANAGER = User("system:kube-controller-manager", ("system:masters",))
 
 
 class ApiError(Exception):
-    """A failed request as the API server words it: `status` is a complete metav1.Status body with `code` and `reason`."""
+    """A failed request as the API server words it: `status` is a whole metav1.Status body with `code` and `reason`."""
 
     def __init__(self, status: Obj) -> None:
         super().__init__(status.get("message", ""))
@@ -79,13 +79,20 @@ class Registry(Protocol):
     def create(self, resource: str, namespace: str, obj: Obj, *, user: User = CONTROLLER_MANAGER) -> Obj: ...
 
     def update(
-        self, resource: str, namespace: str, name: str, obj: Obj, *, subresource: str = "", user: User = CONTROLLER_MANAGER
+        self,
+        resource: str,
+        namespace: str,
+        name: str,
+        obj: Obj,
+        *,
+        subresource: str = "",
+        user: User = CONTROLLER_MANAGER,
     ) -> Obj:
-        """A PUT. With metadata.resourceVersion set it is conditional (409). `subresource="status"` replaces only status."""
+        """A PUT; conditional (409) where metadata.resourceVersion is set. `subresource="status"` replaces only status."""
         ...
 
     def patch_status(self, resource: str, namespace: str, name: str, status: Obj) -> Obj:
-        """Replaces `.status` when it differs (no write, no event when equal); None where the object is gone raises 404."""
+        """Replaces `.status` where it differs (no write and no event when equal). Raises 404 where the object is gone."""
         ...
 
     def delete(
