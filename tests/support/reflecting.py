@@ -19,6 +19,14 @@ from support.misbehaving import Collection, MisbehavingServer
 QUICK = Tuning(page_size=3, request_timeout=2.0, connect_timeout=2.0)
 
 
+def filled(count: int = 8) -> Collection:
+    """Pods web-0, web-1, … in namespace shop, on two nodes in turn."""
+    collection = Collection()
+    for number in range(count):
+        collection.put("shop", f"web-{number}", spec={"nodeName": f"node-{number % 2}"})
+    return collection
+
+
 class PlainAccess:
     """HTTP without credentials."""
 
