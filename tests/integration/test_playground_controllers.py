@@ -1,6 +1,9 @@
 """The playground's controllers and kubelets on a registry, without HTTP, on virtual time."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -663,3 +666,31 @@ def test_a_limit_raised_in_place_stops_the_oom_kills_without_a_new_pod() -> None
     status = status_of(world.registry.get("pods", "default", name))
     assert status["restartCount"] == 0
     assert status["resources"]["limits"] == {"memory": "4Gi"}
+
+
+def test_history_does_not_depend_on_the_interpreters_hash_seed() -> None:
+    script = (
+        "import hashlib, json\n"
+        "from datetime import UTC, datetime\n"
+        "from opsapi.playground import demo\n"
+        "from opsapi.playground.world import World\n"
+        "world = World(datetime(2026, 3, 2, 9, tzinfo=UTC), 5)\n"
+        "demo.build(world)\n"
+        "world.heartbeats.set_power('worker-2', False)\n"
+        "world.advance(600)\n"
+        "kinds = sorted({kind.resource for kind in world.objects.kinds.storage_kinds()})\n"
+        "everything = [list(world.registry.iterate(kind)) for kind in kinds]\n"
+        "print(hashlib.sha256(json.dumps(everything).encode()).hexdigest())\n"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(digests) == 1

@@ -3,8 +3,9 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from opsapi.playground.node import NodeSpec
 from opsapi.playground.registry import Obj
-from opsapi.playground.world import NodeSpec, World
+from opsapi.playground.world import World
 
 EPOCH = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 

@@ -2,7 +2,8 @@
 
 from importlib.resources import files
 
-from opsapi.playground.world import NodeSpec, World
+from opsapi.playground.node import NodeSpec
+from opsapi.playground.world import World
 
 WORKSPACES: dict[str, tuple[str, ...]] = {"ws-demo": ("shop", "platform"), "ws-staging": ("staging",)}
 """Workspace -> the namespaces that make it up."""

@@ -21,8 +21,9 @@ from opsapi.playground.api.authentication import service_account
 from opsapi.playground.api.faults import ApiFaults
 from opsapi.playground.api.server import RunningServer, serve
 from opsapi.playground.machinery.bootstrap import bootstrap
+from opsapi.playground.node import NodeSpec
 from opsapi.playground.registry import User
-from opsapi.playground.world import ManifestError, NodeSpec, World
+from opsapi.playground.world import ManifestError, World
 
 log = logging.getLogger(__name__)
 ADMIN = User("playground-admin", ("system:masters",))

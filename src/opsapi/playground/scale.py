@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from opsapi.kit.clock import rfc3339
 from opsapi.playground.controllers.deployment_status import status_of
 from opsapi.playground.controllers.pods import owner_reference, template_hash
+from opsapi.playground.node import NodeSpec, internal_ip
 from opsapi.playground.registry import Obj
-from opsapi.playground.world import NodeSpec, World
+from opsapi.playground.world import World
 
 _PODS_PER_DEPLOYMENT = 10
 _DEPLOYMENTS_PER_NAMESPACE = 20
@@ -165,7 +166,7 @@ class _Workload:
             "status": {
                 "phase": "Running",
                 "conditions": shared.conditions,
-                "hostIP": f"10.{index % nodes // 64000}.{index % nodes // 250 % 256}.{index % nodes % 250 + 1}",
+                "hostIP": internal_ip(index % nodes),
                 "podIP": address,
                 "podIPs": [{"ip": address}],
                 "startTime": self._stamp,

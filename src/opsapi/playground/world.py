@@ -1,14 +1,12 @@
 """A whole playground cluster in one object: registry, clock, controllers, scheduler, kubelets and telemetry."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import yaml
 
 from opsapi.kit.clock import rfc3339
-from opsapi.kit.quantity import format_cpu_quantity, millicores, whole
 from opsapi.playground.behaviour.traffic import Traffic
 from opsapi.playground.clock import SimClock
 from opsapi.playground.controllers.base import Cluster
@@ -33,6 +31,7 @@ from opsapi.playground.kubelet.kubelet import Kubelets
 from opsapi.playground.kubelet.pressure import PressureEviction
 from opsapi.playground.machinery.housekeeping import Housekeeping
 from opsapi.playground.machinery.registry import ObjectRegistry
+from opsapi.playground.node import NodeSpec, node_object
 from opsapi.playground.registry import ApiError, Obj, Registry
 from opsapi.playground.scheduler.scheduler import Scheduler
 from opsapi.playground.telemetry.counters import Counters
@@ -41,7 +40,6 @@ from opsapi.playground.telemetry.observation import Observation
 from opsapi.playground.telemetry.pod_logs import PodLogs
 from opsapi.playground.telemetry.prometheus import Exposition
 
-KUBELET_VERSION = "v1.36.2"
 _EVENT_SWEEP = 60.0
 _DEFAULT_NAMESPACES = ("default", "kube-system", "kube-public", LEASE_NAMESPACE)
 
@@ -53,21 +51,6 @@ class ManifestError(ValueError):
         super().__init__(f"{where}: {why}")
         self.where = where
         self.why = why
-
-
-@dataclass(frozen=True, slots=True)
-class NodeSpec:
-    """One node to add. Quantities as Kubernetes writes them."""
-
-    name: str
-    cpu: str = "4"
-    memory: str = "16Gi"
-    pods: int = 110
-    storage: str = "100Gi"
-    zone: str = "zone-a"
-    labels: dict[str, str] = field(default_factory=dict)
-    taints: tuple[Obj, ...] = ()
-    unschedulable: bool = False
 
 
 class World:
@@ -218,86 +201,3 @@ class World:
 def _loader() -> Any:
     """libyaml's safe loader where it is built in, which is ten times faster."""
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-def node_object(spec: NodeSpec, index: int, stamp: str) -> Obj:
-    """The Node as its kubelet registers it. `index` gives its addresses: 10.0.x.y, pods 10.(64+)…/24."""
-    block = 64 * 256 + index
-    capacity = {"cpu": spec.cpu, "ephemeral-storage": spec.storage, "memory": spec.memory, "pods": str(spec.pods)}
-    conditions = [
-        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-        ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
-    ]
-    node: Obj = {
-        "apiVersion": "v1",
-        "kind": "Node",
-        "metadata": {
-            "name": spec.name,
-            "labels": {
-                "beta.kubernetes.io/arch": "amd64",
-                "beta.kubernetes.io/os": "linux",
-                "kubernetes.io/arch": "amd64",
-                "kubernetes.io/hostname": spec.name,
-                "kubernetes.io/os": "linux",
-                "topology.kubernetes.io/region": "region-1",
-                "topology.kubernetes.io/zone": spec.zone,
-                **spec.labels,
-            },
-        },
-        "spec": {
-            "podCIDR": f"10.{block // 256}.{block % 256}.0/24",
-            "podCIDRs": [f"10.{block // 256}.{block % 256}.0/24"],
-            "providerID": f"playground://{spec.name}",
-        },
-        "status": {
-            "capacity": capacity,
-            "allocatable": _allocatable(spec),
-            "conditions": [
-                {
-                    "type": kind,
-                    "status": status,
-                    "lastHeartbeatTime": stamp,
-                    "lastTransitionTime": stamp,
-                    "reason": reason,
-                    "message": message,
-                }
-                for kind, status, reason, message in conditions
-            ],
-            "addresses": [
-                {"type": "InternalIP", "address": f"10.{index // 64000}.{index // 250 % 256}.{index % 250 + 1}"},
-                {"type": "Hostname", "address": spec.name},
-            ],
-            "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}},
-            "nodeInfo": {
-                "machineID": f"{index:032x}",
-                "systemUUID": f"{index:032x}",
-                "bootID": f"{index:032x}",
-                "kernelVersion": "6.1.0",
-                "osImage": "Debian GNU/Linux 12 (bookworm)",
-                "containerRuntimeVersion": "containerd://2.1.0",
-                "kubeletVersion": KUBELET_VERSION,
-                "kubeProxyVersion": "",
-                "operatingSystem": "linux",
-                "architecture": "amd64",
-            },
-        },
-    }
-    if spec.taints:
-        node["spec"]["taints"] = list(spec.taints)
-    if spec.unschedulable:
-        node["spec"]["unschedulable"] = True
-    return node
-
-
-def _allocatable(spec: NodeSpec) -> Obj:
-    """Capacity less what system daemons keep: 200m of CPU and half a GiB."""
-    memory = max(0, whole(spec.memory) - (512 << 20))
-    storage = int(whole(spec.storage) * 0.95)
-    return {
-        "cpu": format_cpu_quantity(max(0, millicores(spec.cpu) - 200)),
-        "ephemeral-storage": f"{storage // 1024}Ki",
-        "memory": f"{memory // 1024}Ki",
-        "pods": str(spec.pods),
-    }

@@ -154,30 +154,33 @@ class VolumeController(ObjectController):
             self.normal(claim, "WaitForFirstConsumer", text)
             self.queue.add_after(key, _RESYNC)
             return
+        if self._provisioner_is_done(claim, found):
+            self._make_volume(claim, found, selected)
+
+    def _provisioner_is_done(self, claim: Obj, storage_class: Obj) -> bool:
+        """Announces the claim to the provisioner, which takes its time."""
+        meta = claim["metadata"]
+        key = f"{meta['namespace']}/{meta['name']}"
         begun = self._begun.get(meta["uid"])
         if begun is None:
             self._begun[meta["uid"]] = self.clock.monotonic()
-            where = f"{meta['namespace']}/{meta['name']}"
-            self.events.normal(
-                claim,
-                found["provisioner"],
-                "Provisioning",
-                f'External provisioner is provisioning volume for claim "{where}"',
-            )
+            provisioner = storage_class["provisioner"]
+            text = f'External provisioner is provisioning volume for claim "{key}"'
+            self.events.normal(claim, provisioner, "Provisioning", text)
             text = (
-                f'Waiting for a volume to be created either by the external provisioner "{found["provisioner"]}" or '
+                f'Waiting for a volume to be created either by the external provisioner "{provisioner}" or '
                 "manually by the system administrator. If volume creation is delayed, please verify that the "
                 "provisioner is running and correctly registered."
             )
             self.normal(claim, "ExternalProvisioning", text)
             self.queue.add_after(key, _PROVISION_SECONDS)
-            return
+            return False
         left = begun + _PROVISION_SECONDS - self.clock.monotonic()
         if left > 0.001:
             self.queue.add_after(key, left)
-            return
+            return False
         del self._begun[meta["uid"]]
-        self._make_volume(claim, found, selected)
+        return True
 
     def _default_class(self) -> str | None:
         for found in self.registry.iterate(_CLASSES):
