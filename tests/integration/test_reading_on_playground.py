@@ -67,6 +67,7 @@ async def house(cluster: PlaygroundProcess) -> AsyncIterator[House[KubernetesClu
     )
     try:
         await until_read(made, "ws-123")
+        await until_read(made, "ws-shop")
         yield made
     finally:
         await clusters.close_all()
@@ -132,7 +133,6 @@ async def test_every_listed_application_has_details_that_agree_with_kubectl(
     endpoints = ApplicationReadEndpoints(Applications(house.views))
     call = call_of(*CALL)
     params = ApplicationsParams(workspace_id="ws-shop", kind=None, limit=500)
-    await until_read(house, "ws-shop")
     listing = await endpoints.list_applications(call, params, NoBody())
     assert {one.project for one in listing.data.applications} == {"shop"}
     deployments: dict[str, Any] = {one["metadata"]["name"]: one for one in cluster.objects("deployments", "-n", "shop")}
@@ -167,7 +167,6 @@ async def test_the_printed_roles_suffice_for_every_feature_in_one_namespace(
     report = await check(held, FEATURES)
     assert report.missing == []
     assert report.works == [feature.value for feature in FEATURES]
-    await until_read(house, "ws-shop")
     reply = await house.workspaces.get_workspace_overview(
         call_of(*CALL), WorkspaceParams(workspace_id="ws-shop"), NoBody()
     )
