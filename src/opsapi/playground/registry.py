@@ -88,11 +88,11 @@ class Registry(Protocol):
         subresource: str = "",
         user: User = CONTROLLER_MANAGER,
     ) -> Obj:
-        """A PUT; conditional (409) where metadata.resourceVersion is set. `subresource="status"` replaces only status."""
+        """A PUT; conditional (409) with metadata.resourceVersion. `subresource="status"` replaces only status."""
         ...
 
     def patch_status(self, resource: str, namespace: str, name: str, status: Obj) -> Obj:
-        """Replaces `.status` where it differs (no write and no event when equal). Raises 404 where the object is gone."""
+        """Replaces `.status` where it differs (no write, no event when equal). Raises 404 where it is gone."""
         ...
 
     def delete(
