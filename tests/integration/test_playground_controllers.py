@@ -546,6 +546,21 @@ def test_deleting_a_deployment_leaves_nothing_behind() -> None:
     assert not list(world.registry.iterate("replicasets.apps"))
 
 
+def test_a_deleted_namespace_takes_everything_with_it() -> None:
+    world = small_world()
+    world.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
+    for body in (deployment("web", profile='{"stop_seconds": 5}'), service("web")):
+        world.apply({**body, "metadata": {**body["metadata"], "namespace": "shop"}})
+    world.advance(30)
+    assert len(ready_pods(world, "web", "shop")) == 3
+    world.registry.delete("namespaces", "", "shop")
+    world.advance(3)
+    assert world.registry.get("namespaces", "", "shop")["status"]["phase"] == "Terminating"
+    world.advance(60)
+    assert world.registry.find("namespaces", "", "shop") is None
+    assert not pods_of(world, "web", "shop")
+
+
 def test_pods_stop_gracefully_within_their_grace() -> None:
     world = small_world()
     world.apply(deployment("web", replicas=1, profile='{"stop_seconds": 12}'))

@@ -5,11 +5,12 @@ import asyncio
 import logging
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import uvloop
 
-from opsapi.playground.process import Options, StartError, run
+from opsapi.playground.process import Options, StartError, build_world, run
 
 
 def _account(text: str) -> tuple[str, Path]:
@@ -75,8 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         service_accounts=dict(given.service_account),
     )
     try:
+        # Before the event loop takes the signals over, so that they end even a long start at once.
+        world = build_world(options, datetime.now(UTC))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(options))
+            runner.run(run(options, world))
     except StartError as error:
         print(f"opsapi-playground: {error}", file=sys.stderr)
         return 1

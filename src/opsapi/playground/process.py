@@ -129,14 +129,16 @@ def write_private(path: Path, text: str) -> None:
         raise StartError(f"{path}: {error.strerror}") from error
 
 
-async def run(options: Options) -> None:
-    """Serves until SIGINT or SIGTERM (or cancellation). Raises StartError before it is ready."""
+async def run(options: Options, world: World | None = None) -> None:
+    """Serves a world (by default one built as asked) until SIGINT or SIGTERM, or until it is cancelled.
+
+    Raises StartError before it is ready.
+    """
+    world = build_world(options, datetime.now(UTC)) if world is None else world
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    begun = datetime.now(UTC)
-    world = build_world(options, begun)
     tokens = _account_tokens(world, list(options.service_accounts))
     admin = secrets.token_urlsafe(32)
     users = {admin: ADMIN}
@@ -147,7 +149,7 @@ async def run(options: Options) -> None:
     control = Admin(world, faults, options.speed)
     app = create_app(world.objects, ApiOptions(users, world.logs, world.metrics, faults, control))
     # What building took has to be caught up with, so that the world stands at the present.
-    world.advance((datetime.now(UTC) - begun).total_seconds())
+    world.advance(max(0.0, (datetime.now(UTC) - world.clock.now()).total_seconds()))
     try:
         async with serve(app, host=options.host, port=options.port, tls=options.tls) as server:
             _announce(options, server, admin, tokens)

@@ -6,6 +6,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
 from opsapi.playground.telemetry.counters import BUCKETS, share_below
 from opsapi.playground.telemetry.prometheus import line
@@ -115,6 +116,17 @@ def test_buckets_are_cumulative_and_end_in_the_count() -> None:
 def test_latencies_have_the_quantiles_of_their_profile(p50: float, spread: float) -> None:
     assert share_below(p50, p50, p50 * spread) == pytest.approx(0.5)
     assert share_below(p50 * spread, p50, p50 * spread) == pytest.approx(0.99)
+
+
+def test_a_prometheus_parser_reads_the_exposition_whole() -> None:
+    families = {family.name: family for family in text_string_to_metric_families(serving().exposition.text())}
+    assert families["http_requests"].type == "counter"
+    assert families["http_request_duration_seconds"].type == "histogram"
+    assert len(families["container_memory_working_set_bytes"].samples) == 3
+    assert {sample.labels["resource"] for sample in families["kube_pod_container_resource_requests"].samples} == {
+        "cpu",
+        "memory",
+    }
 
 
 def test_label_values_are_escaped() -> None:
