@@ -346,6 +346,6 @@ def check_namespace(obj: Obj, namespace: str) -> None:
 
 
 def check_name(obj: Obj, name: str) -> None:
-    sent = obj["metadata"].get("name")
+    sent = (obj.get("metadata") or {}).get("name")
     if sent and sent != name:
         raise bad_request(f"the name of the object ({sent}) does not match the name on the URL ({name})")

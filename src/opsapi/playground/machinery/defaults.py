@@ -310,7 +310,7 @@ def _resource_quota(obj: Obj) -> None:
 
 def _api_service(obj: Obj) -> None:
     spec = _spec(obj)
-    if spec.get("service"):
+    if isinstance(spec.get("service"), dict):
         spec["service"] = {"port": 443, **spec["service"]}
     obj.setdefault("status", {})
 

@@ -81,7 +81,7 @@ class Normalizer:
         struct = self.schema_of(kind)
         walk = _Walk(decoded.unknown)
         if struct is None:
-            decoded.obj.update({key: value for key, value in obj.items() if key not in ("kind", "apiVersion")})
+            decoded.obj.update(walk.without_schema(obj, kind))
         else:
             decoded.obj.update(walk.root(struct, obj, old or {}))
         decoded.obj.setdefault("metadata", {})
@@ -114,6 +114,16 @@ class _Walk:
             if name in made and made[name] == old.get(name):
                 made[name] = old[name]
         return _filled(struct, made)
+
+    def without_schema(self, obj: Obj, kind: Kind) -> Obj:
+        """Only the metadata is typed; spec and status have to be objects."""
+        made = {key: value for key, value in obj.items() if key not in ("kind", "apiVersion", "metadata")}
+        for name in ("spec", "status"):
+            if made.get(name) is None:
+                made.pop(name, None)
+            elif not isinstance(made[name], dict):
+                raise DecodeError(_mismatch(made[name], kind.kind, name, f"{kind.version}.{kind.kind}{name.title()}"))
+        return {"metadata": self.struct(schema.object_meta(), obj.get("metadata") or {}, "metadata", kind.kind), **made}
 
     def struct(self, struct: Struct, value: Any, path: str, owner: str, old: Any = None) -> Obj:
         """`old` is this mapping before the change: what is still the very same object there needs no second look."""
@@ -189,6 +199,8 @@ class _Walk:
         if name == "Quantity":
             return canonical_quantity(_quantity_text(value))
         if name in ("Time", "MicroTime"):
+            if not isinstance(value, str):
+                raise DecodeError(f"json: cannot unmarshal {_json_kind(value)} into Go value of type string")
             return _time(name, value)
         allowed = _PYTHON_TYPES[name]
         if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
@@ -242,11 +254,16 @@ def _go_name(kind: Type) -> str:
 
 
 def _mismatch(value: Any, owner: str, path: str, wanted: str) -> str:
-    seen = {dict: "object", list: "array", str: "string", bool: "bool"}.get(type(value))
-    if seen is None:
-        seen = "number" if isinstance(value, int) else f"number {value}"
+    seen = _json_kind(value)
     plain = "".join(part.split("[")[0] if "[" in part else part for part in _dotted(path))
     return f"json: cannot unmarshal {seen} into Go struct field {owner}.{plain} of type {wanted}"
+
+
+def _json_kind(value: Any) -> str:
+    seen = {dict: "object", list: "array", str: "string", bool: "bool"}.get(type(value))
+    if seen is None:
+        return f"number {value}" if isinstance(value, float) else "number"
+    return seen
 
 
 def _dotted(path: str) -> list[str]:
@@ -309,13 +326,9 @@ def _exponent(amount: Decimal) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _time(name: str, value: Any) -> str | None:
+def _time(name: str, value: str) -> str | None:
     if value == "" and name == "Time":
         return None
-    if not isinstance(value, str):
-        raise DecodeError(
-            f"json: cannot unmarshal {'number' if isinstance(value, int) else 'object'} into Go value of type string"
-        )
     try:
         moment = parse_rfc3339(value)
     except ValueError as error:

@@ -56,11 +56,17 @@ def carried_metadata(sent: Obj, old: Obj) -> Obj:
     for name in ("labels", "annotations", "ownerReferences", "finalizers"):
         if name in meta and meta[name] == old.get(name):
             meta[name] = old[name]
-    if "managedFields" in sent:
-        meta["managedFields"] = [entry for entry in sent["managedFields"] or [] if entry]
+    entries = [entry for entry in sent.get("managedFields") or [] if entry]
+    if "managedFields" in sent and all(_is_ownership(entry.get("fieldsV1", {})) for entry in entries):
+        meta["managedFields"] = entries
     elif "managedFields" in old:
         meta["managedFields"] = old["managedFields"]
     return ordered(meta)
+
+
+def _is_ownership(fields: object) -> bool:
+    """Whether somebody's FieldsV1 is a tree of fields at all; what is not is ignored, as real servers do."""
+    return isinstance(fields, dict) and all(_is_ownership(inner) for inner in fields.values())
 
 
 def stamp_identity(obj: Obj, uid: str, generation: int | None) -> None:

@@ -107,10 +107,10 @@ def _keyed(known: Field, current: list[Obj], patch: list[Obj], order: Any) -> li
 
 def _patch_first(made: list[Obj], key: str, patched: list[Any], current: list[Obj]) -> list[Obj]:
     """Without an explicit order, new items come before those that were there, in the patch's order."""
-    before = {item.get(key) for item in current}
+    before = [item.get(key) for item in current]
     new = [item for item in made if item.get(key) not in before]
     rest = [item for item in made if item.get(key) in before]
-    new.sort(key=lambda item: patched.index(item[key]))
+    new.sort(key=lambda item: patched.index(item.get(key)) if item.get(key) in patched else len(patched))
     return [*new, *rest]
 
 
