@@ -5,9 +5,12 @@ import gc
 import ipaddress
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 from uvicorn import Config, Server
+from uvicorn.server import HANDLED_SIGNALS
 
 from opsapi.http.allocator import keep_freed_memory
 from opsapi.http.app import App
@@ -130,6 +133,22 @@ class _SweepingServer(Server):
         super().__init__(config)
         self._app = app
         self.when_started: Callable[[], Awaitable[None]] | None = None
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's own raises the signal again at the end, which would kill the process before what it served with
+        (the worker, the audit's queue) is brought to its end. A second signal, by then, does kill it."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        for number in HANDLED_SIGNALS:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in HANDLED_SIGNALS:
+                loop.remove_signal_handler(number)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
