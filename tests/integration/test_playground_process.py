@@ -189,6 +189,14 @@ def test_control_requests_that_make_no_sense_are_told_why(
     assert words in answer.body["message"]
 
 
+def test_a_node_tells_what_runs_on_it(demo: PlaygroundProcess) -> None:
+    summary = demo.call("GET", "/playground/v1/nodes/worker-1/stats").body
+    assert summary["node"]["memory"]["workingSetBytes"] > 640 << 20
+    parts = sum(c["cpu"]["usageNanoCores"] for pod in summary["pods"] for c in pod["containers"])
+    assert 0 < parts < summary["node"]["cpu"]["usageNanoCores"]
+    assert demo.call("GET", "/playground/v1/nodes/worker-9/stats").status == 404
+
+
 def test_the_exposition_is_served(demo: PlaygroundProcess) -> None:
     text = demo.call("GET", "/playground/v1/metrics").body
     assert 'http_requests_total{namespace="shop",pod="storefront-' in text

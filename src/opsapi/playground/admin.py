@@ -19,6 +19,7 @@ from opsapi.playground.world import World
 
 PREFIX = "/playground/v1"
 T = TypeVar("T")
+_PATHS = ("clock", "clock/advance", "faults", "faults/{id}", "metrics", "nodes/{name}/stats")
 _MOST_SECONDS = 31 * 86400.0
 
 API_FAULTS: dict[str, FaultMode] = {
@@ -81,6 +82,7 @@ class Admin:
             "clock": self._clock,
             "faults": self._faults,
             "metrics": self._metrics,
+            "nodes": self._node,
         }
         if head not in routes:
             raise failure(404, "NotFound", f"{request.path} is none of the playground's control endpoints")
@@ -88,7 +90,10 @@ class Admin:
 
     async def _index(self, request: Request, _rest: str) -> Response:
         _only(request, "GET")
-        paths = [f"{PREFIX}/{name}" for name in ("clock", "clock/advance", "faults", "faults/{id}", "metrics")]
+        paths = [
+            f"{PREFIX}/{name}"
+            for name in ("clock", "clock/advance", "faults", "faults/{id}", "metrics", "nodes/{name}/stats")
+        ]
         kinds = {"pod": POD_FAULTS, "node": NODE_FAULTS, "api": tuple(API_FAULTS)}
         return json_response({"paths": paths, "faults": kinds})
 
@@ -201,6 +206,17 @@ class Admin:
     async def _metrics(self, request: Request, _rest: str) -> Response:
         _only(request, "GET")
         return Response(200, self._world.exposition.text().encode(), CONTENT_TYPE)
+
+    async def _node(self, request: Request, rest: str) -> Response:
+        _only(request, "GET")
+        name, _, part = rest.partition("/")
+        node = self._world.registry.find("nodes", "", name) if part == "stats" else None
+        if node is None:
+            raise failure(404, "NotFound", f"there is no {request.path}; ask for {PREFIX}/nodes/NAME/stats")
+        summary = self._world.node_stats.summary(node)
+        if summary is None:
+            raise failure(503, "ServiceUnavailable", f"the kubelet of {name} does not answer")
+        return json_response(summary)
 
 
 def _shown(number: str, since: str, spec: FaultSpec | ApiFaultSpec) -> dict[str, Any]:

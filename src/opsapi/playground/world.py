@@ -36,6 +36,7 @@ from opsapi.playground.registry import ApiError, Obj, Registry
 from opsapi.playground.scheduler.scheduler import Scheduler
 from opsapi.playground.telemetry.counters import Counters
 from opsapi.playground.telemetry.metrics_api import ResourceMetrics
+from opsapi.playground.telemetry.node_stats import NodeStats
 from opsapi.playground.telemetry.observation import Observation
 from opsapi.playground.telemetry.pod_logs import PodLogs
 from opsapi.playground.telemetry.prometheus import Exposition
@@ -70,6 +71,7 @@ class World:
         self.heartbeats = Heartbeats(self.cluster, self.kubelets)
         self.observation = Observation(self.clock, self.kubelets, self.traffic)
         self.metrics = ResourceMetrics(self.registry, self.clock, self.observation)
+        self.node_stats = NodeStats(self.registry, self.clock, self.metrics)
         self.counters = Counters(self.clock, self.observation)
         self.exposition = Exposition(self.registry, self.observation, self.counters)
         self.logs = PodLogs(self.clock, self.observation, self.kubelets)
