@@ -199,6 +199,20 @@ def test_limit_ranges_fill_in_and_forbid(registry: ObjectRegistry) -> None:
         registry.create("pods", "shop", {"metadata": {"name": "b"}, "spec": big})
 
 
+def test_what_a_pod_names_has_to_exist(registry: ObjectRegistry) -> None:
+    told = r'error looking up service account shop/nosuch: serviceaccount "nosuch" not found'
+    with pytest.raises(ApiError, match=told):
+        registry.create("pods", "shop", {"metadata": {"name": "a"}, "spec": pod_spec(serviceAccountName="nosuch")})
+    with pytest.raises(ApiError, match="no PriorityClass with name nosuch was found"):
+        registry.create("pods", "shop", {"metadata": {"name": "a"}, "spec": pod_spec(priorityClassName="nosuch")})
+
+
+def test_the_namespaces_a_cluster_needs_cannot_be_deleted(registry: ObjectRegistry) -> None:
+    registry.create("namespaces", "", {"metadata": {"name": "kube-system"}})
+    with pytest.raises(ApiError, match="this namespace may not be deleted"):
+        registry.delete("namespaces", "", "kube-system")
+
+
 def test_who_scaled_is_kept_apart_from_who_applied(registry: ObjectRegistry) -> None:
     template = {"metadata": {"labels": {"a": "b"}}, "spec": pod_spec()}
     spec = {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template}

@@ -187,7 +187,12 @@ class PlaygroundApi:
             asked = Attributes("impersonate", "", "users", "", "", name)
         if not self.authorizer.allows(user, asked):
             raise refusal(user, asked)
-        return impersonated(name, request.all_headers("impersonate-group"))
+        groups = request.all_headers("impersonate-group")
+        for group in groups:
+            asked = Attributes("impersonate", "", "groups", "", "", group)
+            if not self.authorizer.allows(user, asked):
+                raise refusal(user, asked)
+        return impersonated(name, groups)
 
     def _other(self, request: Request) -> Response:
         parts = [part for part in request.path.split("/") if part]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from opsapi.playground.machinery.registry import ObjectRegistry
 
 check_quota = quota.check
+_UNDELETABLE = ("default", "kube-system", "kube-public")
 
 
 def admit_namespace(registry: "ObjectRegistry", kind: Kind, namespace: str, name: str) -> None:
@@ -39,6 +40,7 @@ def mutate_create(registry: "ObjectRegistry", kind: Kind, obj: Obj) -> None:
     if kind.resource != "pods":
         return
     namespace = obj["metadata"].get("namespace", "")
+    _check_references(registry, kind, obj, namespace)
     problems: list[str] = []
     for limit_range in registry.iterate("limitranges", namespace):
         for item in (limit_range.get("spec") or {}).get("limits") or []:
@@ -61,6 +63,24 @@ def _with_default_class(registry: "ObjectRegistry", claim: Obj) -> None:
         if annotations.get("storageclass.kubernetes.io/is-default-class") == "true":
             claim["spec"] = {**claim["spec"], "storageClassName": found["metadata"]["name"]}
             return
+
+
+def _check_references(registry: "ObjectRegistry", kind: Kind, pod: Obj, namespace: str) -> None:
+    """The ServiceAccount and PriorityClass that a pod names have to exist; the default account comes of itself."""
+    spec, name = pod["spec"], pod["metadata"].get("name", "")
+    account = spec.get("serviceAccountName", "default")
+    if account != "default" and registry.find("serviceaccounts", namespace, account) is None:
+        why = f'error looking up service account {namespace}/{account}: serviceaccount "{account}" not found'
+        raise forbidden(kind, name, why)
+    wanted = spec.get("priorityClassName")
+    if wanted and registry.find("priorityclasses.scheduling.k8s.io", "", wanted) is None:
+        raise forbidden(kind, name, f"no PriorityClass with name {wanted} was found")
+
+
+def check_delete(kind: Kind, name: str) -> None:
+    """Raises ApiError (403) for the namespaces that a cluster cannot do without."""
+    if kind.resource == "namespaces" and name in _UNDELETABLE:
+        raise forbidden(kind, name, "this namespace may not be deleted")
 
 
 def _with_defaults(spec: Obj, item: Obj) -> Obj:

@@ -34,11 +34,6 @@ def _pod(registry: "ObjectRegistry", obj: Obj) -> list[Cause]:
     if registry.pod_specs.valid.get(spec):
         return []
     causes = pod_spec_causes("spec", spec)
-    wanted = spec.get("priorityClassName")
-    if wanted and registry.find("priorityclasses.scheduling.k8s.io", "", wanted) is None:
-        causes.append(
-            Cause("FieldValueNotFound", f"no PriorityClass with name {wanted} was found", "spec.priorityClassName")
-        )
     if not causes:
         registry.pod_specs.valid.put(spec, True)
     return causes

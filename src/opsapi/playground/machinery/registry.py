@@ -210,6 +210,7 @@ class ObjectRegistry:
         """Deletes or begins to; the object's last state and whether it is gone at once."""
         kind = self.kind_of(resource)
         old = self.get(resource, namespace, name)
+        admission.check_delete(kind, name)
         meta = old["metadata"]
         if options.uid and options.uid != meta["uid"]:
             raise status.precondition_failed(kind, name, "UID", options.uid, meta["uid"])
