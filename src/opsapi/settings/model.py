@@ -75,7 +75,7 @@ class WorkspaceSettings(Group, frozen=True):
     act: ActingSettings | None = None
     """Other credentials for acting than for reading."""
     created_at: datetime | None = None
-    """Shown as the workspace's creation; empty takes the oldest namespace's."""
+    """Shown as the workspace's creation; without it, when its oldest namespace was made."""
 
     def __post_init__(self) -> None:
         if self.in_cluster == (self.kubeconfig is not None):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from opsapi.adapters.kubernetes.clusters import KubernetesClusters, LiveCluster
 from opsapi.adapters.sql.workspaces import SqlWorkspaceStore
-from opsapi.kit.clock import SystemClock
 from opsapi.settings.model import Settings
 from opsapi.wiring.service import sealer_of, tuning_of, workspace_of
 from opsapi.wiring.state import State
@@ -25,7 +24,7 @@ class Offline:
 
     async def workspaces(self) -> list[Workspace]:
         """Configured and registered ones, by id; those whose credentials no key opens are left out."""
-        configured = [workspace_of(one, self.state.clock) for one in self.state.settings.workspaces]
+        configured = [workspace_of(one) for one in self.state.settings.workspaces]
         stored = [one for one in await self.store.all() if isinstance(one, Workspace)]
         return sorted([*configured, *stored], key=lambda workspace: workspace.id)
 
@@ -52,6 +51,6 @@ async def connect_only(settings: Settings, workspace_id: str) -> ClusterState:
     clusters = KubernetesClusters(tuning_of(settings))
     given = next(one for one in settings.workspaces if one.id == workspace_id)
     try:
-        return await clusters.connect(workspace_of(given, SystemClock())).ask()
+        return await clusters.connect(workspace_of(given)).ask()
     finally:
         await clusters.close_all()

@@ -36,7 +36,6 @@ from opsapi.health.endpoints import HealthEndpoints
 from opsapi.http.app import App, create_app
 from opsapi.http.limits import CallerLimits
 from opsapi.http.ports import HttpPorts
-from opsapi.kit.clock import Clock
 from opsapi.kit.endpoint import declared
 from opsapi.kit.errors import DependencyUnavailable
 from opsapi.kit.permissions import Grants
@@ -135,7 +134,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         )
         app = times.app = create_app(declared(endpoints), ports, settings.http)
         _keep_audit(stack, state, recorder, settings)
-        await registry.start([workspace_of(one, state.clock) for one in settings.workspaces])
+        await registry.start([workspace_of(one) for one in settings.workspaces])
         await stack.enter_async_context(board.running())
         for job in (registry.follow(), activity.run(), state.authenticator.run(), _purge(state)):
             _background(stack, job)
@@ -276,7 +275,7 @@ def tuning_of(settings: Settings) -> Tuning:
     )
 
 
-def workspace_of(given: WorkspaceSettings, clock: Clock) -> Workspace:
+def workspace_of(given: WorkspaceSettings) -> Workspace:
     read = ClusterAccess(path=_text(given.kubeconfig), in_cluster=given.in_cluster, context=given.context)
     act = None
     if given.act is not None:
@@ -291,7 +290,7 @@ def workspace_of(given: WorkspaceSettings, clock: Clock) -> Workspace:
         read=read,
         act=act,
         source=Source.CONFIG,
-        created_at=given.created_at or clock.now().replace(microsecond=0),
+        created_at=given.created_at,
     )
 
 

@@ -27,9 +27,9 @@ from opsapi.workspaces.errors import WorkspaceNotFound
 from opsapi.workspaces.model import Mode, Plan, Source, Workspace
 from opsapi.workspaces.nodes import Nodes, SortKey
 from opsapi.workspaces.objects import APPLICATION_KINDS, NODE, POD
-from opsapi.workspaces.overview import status_of
+from opsapi.workspaces.overview import created_at, status_of
 from opsapi.workspaces.overview_model import Overview
-from opsapi.workspaces.ports import Sync
+from opsapi.workspaces.ports import Cluster, Sync
 from opsapi.workspaces.registration import Kubeconfig, NewWorkspace, Registry
 from opsapi.workspaces.views import Views, WorkspaceView
 
@@ -82,7 +82,7 @@ class WorkspaceInfo(msgspec.Struct, frozen=True, kw_only=True):
     source: Source
     acts_with_own_credentials: bool
     status: str
-    created_at: datetime
+    created_at: datetime | None
 
 
 class KindInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -314,8 +314,12 @@ class WorkspaceEndpoints:
             source=workspace.source,
             acts_with_own_credentials=workspace.act is not None,
             status=status_of(cluster.state()) if cluster is not None else "unknown",
-            created_at=workspace.created_at.replace(microsecond=0),
+            created_at=_created(workspace, cluster),
         )
+
+
+def _created(workspace: Workspace, cluster: Cluster | None) -> datetime | None:
+    return workspace.created_at if cluster is None else created_at(workspace, cluster.inventory)
 
 
 def _whole(moment: datetime | None) -> datetime | None:

@@ -53,7 +53,8 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True):
     read: ClusterAccess
     act: ClusterAccess | None = None
     source: Source = Source.CONFIG
-    created_at: datetime
+    created_at: datetime | None
+    """None for a workspace of the configuration file that does not say: then its oldest namespace tells."""
 
     def in_scope(self, namespace: str) -> bool:
         return not self.namespaces or namespace in self.namespaces

@@ -22,6 +22,7 @@ from opsapi.workspaces.objects import (
     POD,
     TEKTON_PIPELINE,
     TEKTON_PIPELINE_RUN,
+    Namespace,
 )
 from opsapi.workspaces.overview_model import (
     ApplicationCounts,
@@ -72,7 +73,7 @@ def build_overview(
     findings = [*tallies.findings(), *figures.findings]
     health = _health(workspace, inventory, tallies, figures, findings, partial)
     data = Overview(
-        workspace=_head(workspace, cluster),
+        workspace=_head(workspace, inventory, cluster, partial),
         summary=summary,
         resource_usage=usage,
         health_metrics=health,
@@ -112,13 +113,24 @@ def _size(value: object) -> int:
     return len(msgspec.json.encode(value))
 
 
-def _head(workspace: Workspace, cluster: ClusterState) -> WorkspaceHead:
+def created_at(workspace: Workspace, inventory: Inventory) -> datetime | None:
+    """As registered, else when its oldest namespace was made; None where neither is known."""
+    if workspace.created_at is not None:
+        return workspace.created_at.replace(microsecond=0)
+    seen = (one.metadata.creation_timestamp for one in inventory.all(NAMESPACE, Namespace))
+    return min((moment for moment in seen if moment is not None), default=None)
+
+
+def _head(workspace: Workspace, inventory: Inventory, cluster: ClusterState, partial: list[Partial]) -> WorkspaceHead:
+    created = created_at(workspace, inventory)
+    if created is None:
+        partial.append(Partial("workspace.created_at", "the configuration does not say, and no namespace was read"))
     return WorkspaceHead(
         id=workspace.id,
         name=workspace.name,
         plan=workspace.plan.value,
         status=status_of(cluster),
-        created_at=workspace.created_at.replace(microsecond=0),
+        created_at=created,
         mode=workspace.mode,
     )
 

@@ -16,7 +16,7 @@ class WorkspaceHead(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     plan: str
     status: str
-    created_at: datetime
+    created_at: datetime | None
     mode: Mode | UnsetType = UNSET
 
 
