@@ -295,6 +295,19 @@ def test_a_failing_readiness_probe_takes_a_pod_out_of_its_service() -> None:
     assert [item["conditions"]["ready"] for item in piece["endpoints"]] == [False, False, False]
 
 
+def test_endpoints_name_the_ports_that_the_pods_serve() -> None:
+    world = small_world()
+    ports = [{"name": "http", "containerPort": 8080}]
+    world.apply(
+        service("web", ports=[{"name": "web", "port": 80, "targetPort": "http"}, {"name": "raw", "port": 9000}])
+    )
+    world.apply(deployment("web", container(ports=ports)))
+    world.advance(30)
+    subset = get(world, "endpoints", "web")["subsets"][0]
+    assert {item["name"]: item["port"] for item in subset["ports"]} == {"web": 8080, "raw": 9000}
+    assert len(subset["addresses"]) == 3
+
+
 def test_a_failing_liveness_probe_restarts_the_container() -> None:
     world = small_world()
     probe = {"httpGet": {"path": "/live", "port": 8080}, "periodSeconds": 5, "failureThreshold": 2}

@@ -56,7 +56,7 @@ def service(name: str, port: int = 80, **spec: Any) -> Obj:
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": name, "namespace": "default"},
-        "spec": {"selector": {"app": name}, "ports": [{"port": port}], **spec},
+        "spec": {"selector": {"app": name}, "ports": [{"port": port}]} | spec,
     }
 
 

@@ -200,7 +200,7 @@ def _endpoint(pod: Obj, publish: bool) -> Obj:
 
 def _port(port: Obj, pod: Obj) -> Obj | None:
     """A Service port as its pods serve it; None where a named targetPort is not among theirs."""
-    target = port.get("targetPort", port["port"])
+    target = port.get("targetPort") or port["port"]
     if isinstance(target, str):
         named = [
             item["containerPort"]

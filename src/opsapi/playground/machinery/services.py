@@ -46,7 +46,8 @@ def _default_port(sent: Obj) -> Obj:
     port = {"name": sent["name"]} if sent.get("name") else {}
     port["protocol"] = sent.get("protocol") or "TCP"
     port |= {key: value for key, value in sent.items() if key not in port}
-    port.setdefault("targetPort", port.get("port"))
+    if not port.get("targetPort"):
+        port["targetPort"] = port.get("port")
     return port
 
 
