@@ -75,7 +75,7 @@ class PlaygroundApi:
         self._reviews = Reviews(self.authenticator, self.authorizer)
         self._lister = Lister(registry)
         self._writer = Writer(registry, self._lister)
-        self._subresources = Subresources(registry, self._writer, self.authenticator, options.logs)
+        self._subresources = Subresources(registry, self._lister, self._writer, self.authenticator, options.logs)
         self._watchers: set[Watcher] = set()
 
     def close(self) -> None:

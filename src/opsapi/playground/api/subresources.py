@@ -5,8 +5,9 @@ from typing import Any
 
 from opsapi.kit.clock import parse_rfc3339, rfc3339
 from opsapi.playground.api.authentication import Authenticator
+from opsapi.playground.api.listing import Lister
 from opsapi.playground.api.providers import LogOptions, LogProvider
-from opsapi.playground.api.request import Request
+from opsapi.playground.api.request import Request, negotiate
 from opsapi.playground.api.responses import Response, json_response
 from opsapi.playground.api.writes import (
     APPLY_PATCHES,
@@ -41,9 +42,15 @@ _TOKEN = Kind("authentication.k8s.io", "v1", "TokenRequest", "tokenrequests", "t
 
 class Subresources:
     def __init__(
-        self, registry: ObjectRegistry, writer: Writer, authenticator: Authenticator, logs: LogProvider | None
+        self,
+        registry: ObjectRegistry,
+        lister: Lister,
+        writer: Writer,
+        authenticator: Authenticator,
+        logs: LogProvider | None,
     ) -> None:
         self._registry = registry
+        self._lister = lister
         self._writer = writer
         self._authenticator = authenticator
         self._logs = logs
@@ -53,7 +60,8 @@ class Subresources:
         parent = self._registry.get(kind.resource, target.namespace, target.name)
         scale = self._scale_of(kind, parent)
         if request.method == "GET":
-            return json_response(scale)
+            rendering = negotiate(request.headers.get("accept", ""))
+            return self._lister.render_one(request, _SCALE, rendering, scale)
         if request.method == "PUT":
             body = await self._writer.read_body(request, _SCALE)
             sent = body.obj

@@ -167,8 +167,10 @@ def cron_job(_: "ObjectRegistry", obj: Obj) -> list[Cause]:
         causes.append(required("spec.schedule"))
     elif not _CRON.fullmatch(schedule.strip()):
         fields = schedule.split()
-        why = f"expected exactly 5 fields, found {len(fields)}: {fields}" if len(fields) != 5 else "failed to parse"
-        causes.append(invalid_value("spec.schedule", schedule, why.replace("'", "").replace(",", "")))
+        why = "failed to parse"
+        if len(fields) != 5:
+            why = f"expected exactly 5 fields, found {len(fields)}: [{' '.join(fields)}]"
+        causes.append(invalid_value("spec.schedule", schedule, why))
     if spec.get("concurrencyPolicy") not in ("Allow", "Forbid", "Replace"):
         value = spec.get("concurrencyPolicy")
         causes.append(not_supported("spec.concurrencyPolicy", value, ["Allow", "Forbid", "Replace"]))

@@ -83,6 +83,7 @@ _COLUMNS: dict[tuple[str, str], Columns] = {
     ("autoscaling", "horizontalpodautoscalers"): _columns(
         workloads.autoscaler, "Name|Reference|Targets|MinPods|MaxPods|Replicas|Age"
     ),
+    ("autoscaling", "scales"): _columns(workloads.scale, "Name|#Desired|#Available|Age"),
     ("discovery.k8s.io", "endpointslices"): _columns(cells.endpoint_slice, "Name|AddressType|Ports|Endpoints|Age"),
     ("policy", "poddisruptionbudgets"): _columns(
         cells.disruption_budget, "Name|Min Available|Max Unavailable|#Allowed Disruptions|Age"

@@ -132,6 +132,11 @@ def cron_job(obj: Obj, now: datetime) -> list[Any]:
     ]
 
 
+def scale(obj: Obj, now: datetime) -> list[Any]:
+    replicas = status_of(obj).get("replicas", 0)
+    return [name_of(obj), spec_of(obj).get("replicas", 0), replicas, age_of(obj, now)]
+
+
 def autoscaler(obj: Obj, now: datetime) -> list[Any]:
     spec, status = spec_of(obj), status_of(obj)
     target = spec.get("scaleTargetRef") or {}
