@@ -20,7 +20,6 @@ from opsapi.playground.api.app import ApiOptions, create_app
 from opsapi.playground.api.authentication import service_account
 from opsapi.playground.api.faults import ApiFaults
 from opsapi.playground.api.server import RunningServer, serve
-from opsapi.playground.machinery.bootstrap import bootstrap
 from opsapi.playground.node import NodeSpec
 from opsapi.playground.registry import User
 from opsapi.playground.world import ManifestError, World
@@ -56,7 +55,6 @@ def build_world(options: Options, now: datetime) -> World:
     age = demo.AGE if options.world == "demo" else _YOUNG
     world = World(now - timedelta(seconds=age), options.seed)
     world.drain.on_error = _log_failure
-    bootstrap(world.objects)
     if options.world == "demo":
         demo.build(world)
     elif options.world == "empty":

@@ -25,10 +25,10 @@ from opsapi.playground.controllers.replicaset import ReplicaSetController
 from opsapi.playground.controllers.statefulset import StatefulSetController
 from opsapi.playground.controllers.volumes import VolumeController
 from opsapi.playground.faults.world import Faults
-from opsapi.playground.kubelet.heartbeat import NAMESPACE as LEASE_NAMESPACE
 from opsapi.playground.kubelet.heartbeat import Heartbeats
 from opsapi.playground.kubelet.kubelet import Kubelets
 from opsapi.playground.kubelet.pressure import PressureEviction
+from opsapi.playground.machinery.bootstrap import bootstrap
 from opsapi.playground.machinery.housekeeping import Housekeeping
 from opsapi.playground.machinery.registry import ObjectRegistry
 from opsapi.playground.node import NodeSpec, node_object
@@ -42,7 +42,6 @@ from opsapi.playground.telemetry.pod_logs import PodLogs
 from opsapi.playground.telemetry.prometheus import Exposition
 
 _EVENT_SWEEP = 60.0
-_DEFAULT_NAMESPACES = ("default", "kube-system", "kube-public", LEASE_NAMESPACE)
 
 
 class ManifestError(ValueError):
@@ -111,10 +110,7 @@ class World:
 
     def _furnish(self) -> None:
         """What every cluster has from the start."""
-        for name in _DEFAULT_NAMESPACES:
-            if self.registry.find("namespaces", "", name) is None:
-                body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-                self.registry.create("namespaces", "", body)
+        bootstrap(self.objects)
         storage_class = {
             "apiVersion": "storage.k8s.io/v1",
             "kind": "StorageClass",

@@ -64,6 +64,11 @@ class CronJobController(ObjectController):
             if done["type"] == "Complete":
                 last = max(status.get("lastSuccessfulTime", ""), job["status"]["completionTime"])
                 status["lastSuccessfulTime"] = last
+        ours = {ref["uid"] for ref in known}
+        for uid, job in jobs.items():
+            if uid not in ours and finished(job) is None:
+                text = f"Saw a job that the controller did not create or forgot: {job['metadata']['name']}"
+                self.warning(owner, "UnexpectedJob", text)
         if active:
             status["active"] = active
         else:
