@@ -243,7 +243,21 @@ async def test_shutting_down_does_not_wait_for_watches(api: ApiHandle) -> None:
 
 async def test_no_body_however_strange_brings_a_traceback(client: httpx.AsyncClient) -> None:
     deep = b'{"a":' * 5000 + b"1" + b"}" * 5000
-    bodies = [b"", b"null", b"[]", b"3", b'"x"', b"{", b"\xff\xfe", deep, b'{"metadata":3}', b'{"metadata":{"name":7}}']
+    shallow = b'{"data":' * 400 + b"1" + b"}" * 400
+    bodies = [
+        shallow,
+        b"",
+        b"null",
+        b"[]",
+        b"3",
+        b'"x"',
+        b"{",
+        b"\xff\xfe",
+        deep,
+        b'{"metadata":3}',
+        b'{"metadata":{"name":7}}',
+    ]
+    bodies.append(b"a: &a [x,x]\nb: &b [*a,*a]\nc: [*b,*b]\n")
     bodies += [b'{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"x","labels":[]}}', b"k8s\x00\xff\xff\xff"]
     for body in bodies:
         for media in ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "text/x"):
@@ -255,6 +269,19 @@ async def test_no_body_however_strange_brings_a_traceback(client: httpx.AsyncCli
             path = f"{CONFIG_MAPS}/kube-root-ca.crt?fieldManager=x"
             answer = await client.patch(path, content=body, headers={"Content-Type": kind})
             assert answer.status_code < 500, (body[:40], media, answer.text)
+
+
+async def test_a_key_that_stands_twice_is_refused_when_strict_and_warned_of_otherwise(
+    client: httpx.AsyncClient,
+) -> None:
+    body = b'{"metadata":{"name":"twice"},"data":{"a":"1","b":"x","a":"2"}}'
+    headers = {"Content-Type": "application/json"}
+    strict = await client.post(f"{CONFIG_MAPS}?fieldValidation=Strict", content=body, headers=headers)
+    assert strict.status_code == 400
+    assert 'strict decoding error: duplicate field "data.a"' in strict.json()["message"]
+    warned = await client.post(CONFIG_MAPS, content=body, headers=headers)
+    assert warned.headers["warning"] == '299 - "duplicate field \\"data.a\\""'
+    assert warned.json()["data"] == {"a": "2", "b": "x"}
 
 
 async def test_a_body_over_three_mebibytes_is_too_large(client: httpx.AsyncClient) -> None:

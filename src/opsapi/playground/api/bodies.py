@@ -1,5 +1,7 @@
 """Request bodies: JSON, YAML and the protobuf that kubectl posts, decoded into what a handler may store."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,8 @@ from opsapi.playground.registry import Obj
 
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 _SHOWN = 1024
+_MAX_DEPTH = 100
+"""Deeper than any schema; what walks objects recursively stays far from Python's limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +43,29 @@ def parse_object(raw: bytes, content_type: str, expected: str) -> Obj:
         accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf"
         told = f"the body of the request was in an unknown format - accepted media types include: {accepted}"
         raise failure(415, "UnsupportedMediaType", told)
+    check_depth(parsed)
     if not isinstance(parsed, dict):
         seen = {list: "array", str: "string", bool: "bool"}.get(type(parsed), "number")
         told = f"couldn't get version/kind; json parse error: json: cannot unmarshal {seen} into Go value of type "
         told += "struct { APIVersion string; Kind string }"
         raise bad_request(f"the object provided is unrecognized (must be of type {expected}): {told}")
     return parsed
+
+
+def check_depth(parsed: Any) -> None:
+    """Raises ApiError (400) on a document nested deeper than any API object is."""
+    level = [parsed] if isinstance(parsed, (dict, list)) else []
+    depth = 0
+    while level:
+        depth += 1
+        if depth > _MAX_DEPTH:
+            raise bad_request(f"json: exceeded max depth of {_MAX_DEPTH}")
+        level = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, (dict, list))
+        ]
 
 
 def _parse_json(raw: bytes, expected: str) -> Any:
@@ -56,9 +77,23 @@ def _parse_json(raw: bytes, expected: str) -> Any:
         raise bad_request(f"the object provided is unrecognized (must be of type {expected}): {told}") from error
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without aliases, a few of which can stand for billions of nodes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not accepted; send the document with its anchors resolved")
+        return super().compose_node(parent, index)
+
+
+def parse_yaml(raw: bytes) -> Any:
+    """Raises yaml.YAMLError and what Python's decoders raise."""
+    return yaml.load(raw, _PlainLoader)  # noqa: S506 - a SafeLoader
+
+
 def _parse_yaml(raw: bytes, expected: str) -> Any:
     try:
-        return yaml.safe_load(raw)
+        return parse_yaml(raw)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         told = f"error converting YAML to JSON: yaml: {str(error).splitlines()[0]}"
         raise bad_request(f"the object provided is unrecognized (must be of type {expected}): {told}") from error
@@ -66,8 +101,6 @@ def _parse_yaml(raw: bytes, expected: str) -> Any:
 
 def go_json_error(raw: bytes) -> str:
     """What encoding/json says of a document that does not parse."""
-    import json
-
     try:
         text = raw.decode()
     except UnicodeDecodeError:
@@ -83,7 +116,37 @@ def go_json_error(raw: bytes) -> str:
     return "invalid JSON"
 
 
-def decode(normalizer: Normalizer, kind: Kind, parsed: Obj, validation: str) -> Body:
+def duplicate_fields(raw: bytes, content_type: str) -> list[str]:
+    """Paths of keys that a JSON body holds twice; of them the last one counts."""
+    if media_type(content_type) != "application/json":
+        return []
+    found: list[str] = []
+
+    def visit(value: Any, path: str) -> None:
+        if isinstance(value, _Pairs):
+            seen: set[str] = set()
+            for name, inner in value.items:
+                where = f"{path}.{name}" if path else name
+                if name in seen:
+                    found.append(where)
+                seen.add(name)
+                visit(inner, where)
+        elif isinstance(value, list):
+            for index, inner in enumerate(value):
+                visit(inner, f"{path}[{index}]")
+
+    visit(json.loads(raw, object_pairs_hook=_Pairs), "")
+    return found
+
+
+class _Pairs:
+    __slots__ = ("items",)
+
+    def __init__(self, items: list[tuple[str, Any]]) -> None:
+        self.items = items
+
+
+def decode(normalizer: Normalizer, kind: Kind, parsed: Obj, validation: str, duplicates: Sequence[str] = ()) -> Body:
     """The typed object, checked against what the path names. Raises ApiError (400)."""
     check_kind(kind, parsed)
     try:
@@ -91,6 +154,7 @@ def decode(normalizer: Normalizer, kind: Kind, parsed: Obj, validation: str) -> 
     except DecodeError as error:
         raise bad_request(cannot_be_handled(kind, str(error))) from error
     unknown = tuple(f'unknown field "{path}"' for path in decoded.unknown)
+    unknown += tuple(f'duplicate field "{path}"' for path in duplicates)
     if not unknown or validation == "Ignore":
         return Body(decoded.obj)
     if validation == "Strict":

@@ -72,7 +72,9 @@ class Writer:
         if not raw and kind.custom:
             raise bad_request("EOF")
         parsed = parse_object(raw, request.headers.get("content-type", ""), kind.kind)
-        return bodies.decode(self._registry.normalizer, kind, parsed, validation_of(request))
+        validation = validation_of(request)
+        twice = [] if validation == "Ignore" else bodies.duplicate_fields(raw, request.headers.get("content-type", ""))
+        return bodies.decode(self._registry.normalizer, kind, parsed, validation, twice)
 
     def options(self, request: Request, *, decoded: bool = True) -> WriteOptions:
         return WriteOptions(dry_run=dry_run(request), manager=field_manager(request), decoded=decoded)
@@ -300,16 +302,19 @@ def check_patch_type(kind: Kind, request: Request) -> str:
 
 def parse_patch(raw: bytes) -> Any:
     try:
-        return msgspec.json.decode(raw)
+        patch = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise bad_request(f"error decoding patch: {bodies.go_json_error(raw)}") from error
+    bodies.check_depth(patch)
+    return patch
 
 
 def parse_apply(raw: bytes) -> Obj:
     try:
-        config = msgspec.json.decode(raw) if raw.lstrip()[:1] == b"{" else yaml.safe_load(raw)
+        config = msgspec.json.decode(raw) if raw.lstrip()[:1] == b"{" else bodies.parse_yaml(raw)
     except (msgspec.DecodeError, yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise bad_request(f"error decoding YAML: {str(error).splitlines()[0]}") from error
+    bodies.check_depth(config)
     if not isinstance(config, dict):
         raise bad_request("error decoding YAML: json: cannot unmarshal into Go value of type map[string]interface {}")
     return config
