@@ -2,9 +2,9 @@
 
 import math
 
-from opsapi.kit.clock import rfc3339
 from opsapi.kit.quantity import millicores, whole
 from opsapi.playground.clock import SimClock
+from opsapi.playground.controllers.base import stamp_of
 from opsapi.playground.registry import Obj, Registry
 from opsapi.playground.telemetry.observation import Observation
 
@@ -53,14 +53,14 @@ class ResourceMetrics:
             containers.append({"name": one.spec["name"], "usage": usage})
         meta = pod["metadata"]
         about: Obj = {"name": meta["name"], "namespace": meta["namespace"]}
-        about["creationTimestamp"] = rfc3339(self._clock.now())
+        about["creationTimestamp"] = stamp_of(self._clock.now())
         if meta.get("labels"):
             about["labels"] = meta["labels"]
         return {
             "kind": "PodMetrics",
             "apiVersion": "metrics.k8s.io/v1beta1",
             "metadata": about,
-            "timestamp": rfc3339(self._clock.wall(reading)),
+            "timestamp": stamp_of(self._clock.wall(reading)),
             "window": f"{WINDOW:.0f}s",
             "containers": containers,
         }
@@ -94,10 +94,10 @@ class ResourceMetrics:
             "apiVersion": "metrics.k8s.io/v1beta1",
             "metadata": {
                 "name": name,
-                "creationTimestamp": rfc3339(self._clock.now()),
+                "creationTimestamp": stamp_of(self._clock.now()),
                 "labels": node["metadata"].get("labels") or {},
             },
-            "timestamp": rfc3339(self._clock.wall(self._scrape())),
+            "timestamp": stamp_of(self._clock.wall(self._scrape())),
             "window": f"{WINDOW:.0f}s",
             "usage": {"cpu": f"{round(cpu * 1_000_000)}n", "memory": f"{round(memory / 1024)}Ki"},
         }
