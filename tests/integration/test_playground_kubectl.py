@@ -150,6 +150,14 @@ async def test_a_manifest_is_applied_by_the_client_and_again_without_a_change(ku
     assert (ran.code, ran.out) == (0, "")
 
 
+async def test_a_list_is_applied_like_its_items(kubectl: Kubectl) -> None:
+    items = list(yaml.safe_load_all(SHOP))
+    bundle = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    assert (await kubectl.ok("apply", "-f", "-", stdin=bundle)).count("created") == len(items)
+    told = await kubectl.refused("apply", "-f", "-", stdin=bundle.replace('"replicas"', '"replica"'))
+    assert 'unknown field "spec.replica"' in told
+
+
 async def test_server_side_apply_takes_over_and_names_conflicting_fields(kubectl: Kubectl) -> None:
     await kubectl.ok("apply", "-f", "-", stdin=SHOP)
     assert "serverside-applied" in await kubectl.ok("apply", "--server-side", "-f", "-", stdin=SHOP)

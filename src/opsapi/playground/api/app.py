@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from email.utils import format_datetime
 from typing import Any
 
-from opsapi.playground.api import metrics
+from opsapi.playground.api import metrics, openapi_v2
 from opsapi.playground.api.authentication import Authenticator, impersonated
 from opsapi.playground.api.authorization import Attributes, Authorizer, attributes_of, refusal
 from opsapi.playground.api.discovery import AGGREGATED, METRICS_GROUP, VERSION, Discovery
@@ -212,6 +212,8 @@ class PlaygroundApi:
         if parts[:2] == ["openapi", "v3"]:
             return self._openapi_document(parts[2:])
         if parts == ["openapi", "v2"]:
+            if openapi_v2.ACCEPTED in request.headers.get("accept", ""):
+                return Response(200, openapi_v2.document(), openapi_v2.CONTENT_TYPE)
             info = {"title": "Kubernetes", "version": VERSION["gitVersion"]}
             return json_response({"swagger": "2.0", "info": info, "paths": {}, "definitions": {}})
         if not parts:
