@@ -4,7 +4,10 @@ import asyncio
 import base64
 import json
 import secrets
+import socket
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -156,3 +159,44 @@ def test_every_command_explains_itself(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
     assert "Usage" in result.output
+
+
+def test_an_account_is_not_left_behind_without_a_token(config: Path) -> None:
+    refused = run("accounts", "create", "hasty", "--expires-in", "2s", "-c", config)
+    assert refused.exit_code == 1
+    assert "expires_in" in refused.output
+    assert json.loads(run("accounts", "list", "-c", config, "--json").stdout) == []
+
+
+def test_a_table_for_a_program_holds_ids_and_permissions_whole(config: Path) -> None:
+    grants = [f"workspace:write@ws-a-rather-long-name-{number}" for number in range(4)]
+    account = created(config, *grants)["account"]["id"]
+    line = next(line for line in run("accounts", "list", "-c", config).stdout.splitlines() if account in line)
+    assert all(grant in line for grant in grants)
+
+
+def test_a_demo_whose_port_is_taken_says_so_before_anything_starts() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        result = run("demo", "--port", taken.getsockname()[1])
+    assert result.exit_code == 1
+    assert "--port" in result.output
+    assert "starting" not in result.output
+
+
+def test_a_demo_whose_ready_file_cannot_be_written_says_so_before_anything_starts(tmp_path: Path) -> None:
+    for unwritable in (tmp_path / "absent" / "ready.json", tmp_path):
+        result = run("demo", "--port", 0, "--ready-file", unwritable)
+        assert result.exit_code == 1
+        assert "--ready-file" in result.output
+        assert "starting" not in result.output
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_while_the_commands_are_still_loading_is_no_traceback() -> None:
+    program = "import opsapi.cli, sys; sys.modules['opsapi.cli.app'] = Interrupts(); opsapi.cli.main()"
+    interrupts = "class Interrupts:\n def __getattr__(self, name):\n  raise KeyboardInterrupt\n"
+    ended = subprocess.run([sys.executable, "-c", interrupts + program], capture_output=True, check=False)
+    assert ended.returncode == 130
+    assert ended.stderr == b""

@@ -48,7 +48,7 @@ class TokenIssuer:
     ) -> IssuedToken:
         """Whoever issues a token can be its account, so the account must lie within the actor's own rights."""
         description = checking.label("description", description, longest=200, empty=True)
-        life = self._life(expires_in)
+        life = self.life(expires_in)
         async with acting(self._store, self._clock, by, account_id) as work:
             check_enabled(work.account)
             rules.check_within(work.authority, work.account)
@@ -60,7 +60,7 @@ class TokenIssuer:
         self, by: Actor, account_id: str, token_id: str, *, expires_in: str | None, overlap: str | None
     ) -> IssuedToken:
         """A new token; the old one works on until the overlap has passed, or its own end."""
-        life = self._life(expires_in)
+        life = self.life(expires_in)
         grace = checking.span(
             "overlap", overlap, usual=self._lifetimes.usual_overlap, longest=self._lifetimes.longest_overlap
         )
@@ -90,7 +90,8 @@ class TokenIssuer:
         self._changed(account_id)
         return token
 
-    def _life(self, expires_in: str | None) -> timedelta:
+    def life(self, expires_in: str | None) -> timedelta:
+        """How long such a token would live, the usual time for None. Raises ValidationFailed."""
         ours = self._lifetimes
         return checking.span("expires_in", expires_in, usual=ours.usual, longest=ours.longest, shortest=ours.shortest)
 

@@ -54,6 +54,7 @@ def create(
 
     async def work(state: State) -> tuple[Account, IssuedToken]:
         by = operator("accounts create")
+        state.issuer.life(expires_in)  # refused before the account is made, so that none is left without a token
         new = NewAccount(
             name=name,
             kind=kind,

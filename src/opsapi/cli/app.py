@@ -52,7 +52,3 @@ def root(
     if version:
         out.print(f"opsapi {__version__}", markup=False)
         raise typer.Exit
-
-
-def main() -> None:
-    app()

@@ -2,11 +2,13 @@
 
 import asyncio
 import base64
+import errno
 import json
 import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -72,7 +74,9 @@ class _Stop:
 
 
 def demo(
-    port: Annotated[int, typer.Option(help="The service's port on 127.0.0.1; 0 takes a free one.")] = 8080,
+    port: Annotated[
+        int, typer.Option(help="The service's port on 127.0.0.1; 0 takes a free one.", min=0, max=65535)
+    ] = 8080,
     seed: Annotated[int, typer.Option(help="The same seed makes the same world.")] = 7,
     speed: Annotated[float, typer.Option(help="How fast the playground's clock runs; 1 is wall time.", min=0.01)] = 1.0,
     ready_file: Annotated[
@@ -86,6 +90,7 @@ def demo(
     """
     stop = _Stop()
     stop.install()
+    _look_ahead(port, ready_file)
     folder = Path(tempfile.mkdtemp(prefix="opsapi-demo-"))
     children: list[Child] = []
     try:
@@ -104,6 +109,36 @@ def demo(
             ready_file.unlink(missing_ok=True)
         if stop():
             err.print("stopped; nothing is left running")
+
+
+def _look_ahead(port: int, ready_file: Path | None) -> None:
+    """Says what cannot work before anything starts."""
+    if port:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                fail(
+                    f"cannot listen on 127.0.0.1:{port} ({error.strerror})",
+                    then="end what listens there, or choose another --port; 0 takes a free one",
+                )
+    if ready_file is not None:
+        part = _part_of(ready_file)
+        try:
+            if ready_file.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            part.touch(mode=0o600)
+            part.unlink()
+        except OSError as error:
+            fail(
+                f"cannot write --ready-file {ready_file} ({error.strerror})",
+                then="name a file in a folder that exists and that you may write to",
+            )
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def _run(
@@ -253,7 +288,7 @@ async def _create_accounts(settings: Settings) -> dict[str, dict[str, str]]:
 
 def _write_private(path: Path, text: str) -> None:
     """Whole or not at all, readable by the owner alone."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = _part_of(path)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as sink:
         sink.write(text)

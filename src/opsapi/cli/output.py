@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 out = Console(soft_wrap=True, highlight=False)
+PIPED_WIDTH = 1000
+"""No id is broken over two lines for a program that reads a table."""
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -47,8 +49,9 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empt
         err.print(_plain(empty))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for position, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=position == 0)
     for row in rows:
         table.add_row(*(_plain("-" if cell is None or cell == "" else str(cell)) for cell in row))
-    out.print(table)
+    console = out if out.is_terminal else Console(file=out.file, width=PIPED_WIDTH, highlight=False)
+    console.print(table)

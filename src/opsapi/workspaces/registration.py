@@ -21,7 +21,7 @@ from opsapi.workspaces.model import ClusterAccess, Mode, Plan, Source, Workspace
 from opsapi.workspaces.ports import Clusters, UnreadableWorkspace, WorkspaceStore
 from opsapi.workspaces.views import Views
 
-SYNCHRONIZE_SECONDS = 15.0
+SYNCHRONIZE_SECONDS = 3.0
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _PRINTABLE = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]*")
