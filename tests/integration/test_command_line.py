@@ -200,3 +200,16 @@ def test_ctrl_c_while_the_commands_are_still_loading_is_no_traceback() -> None:
     ended = subprocess.run([sys.executable, "-c", interrupts + program], capture_output=True, check=False)
     assert ended.returncode == 130
     assert ended.stderr == b""
+
+
+def test_a_relative_database_file_lies_beside_the_configuration_wherever_the_command_is_given(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text(config.read_text().replace(f"sqlite:///{tmp_path / 'state.db'}", "sqlite:///beside.db"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    created(config)
+    assert (tmp_path / "beside.db").exists()
+    assert list(elsewhere.iterdir()) == []
+    assert str(tmp_path / "beside.db") in run("config", "check", "-c", config).stdout

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
+from msgspec import structs
 
+from opsapi.adapters.sql.urls import normal_url
 from opsapi.cli.output import fail
 from opsapi.kit.caller import System
 from opsapi.kit.errors import DependencyUnavailable, OpsError
+from opsapi.kit.secret import Secret
 from opsapi.settings.model import Settings
 from opsapi.settings.source import InvalidConfiguration, load
 from opsapi.wiring import State, opened_state
@@ -25,8 +28,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for program
 
 
 def read_settings(config: Path | None) -> Settings:
+    """A relative database file starts at the configuration's folder, wherever the command is given."""
     try:
-        return load(Settings, config)
+        return _anchored(load(Settings, config), config.resolve().parent if config else Path.cwd())
     except InvalidConfiguration as invalid:
         source = str(config) if config else "the environment (no --config was given)"
         fail(
@@ -34,6 +38,17 @@ def read_settings(config: Path | None) -> Settings:
             then="docs/configuration.md lists every key; `opsapi config check` tries it out",
             code=2,
         )
+
+
+def _anchored(settings: Settings, folder: Path) -> Settings:
+    try:
+        url = normal_url(settings.database.url.reveal())
+    except ValueError:
+        return settings  # refused where it is opened, in the words for it
+    if url.get_backend_name() != "sqlite":
+        return settings
+    whole = url.set(database=str(folder / str(url.database))).render_as_string()
+    return structs.replace(settings, database=structs.replace(settings.database, url=Secret(whole)))
 
 
 def with_state(config: Path | None, work: Callable[[State], Awaitable[T]]) -> T:
