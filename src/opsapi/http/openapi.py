@@ -276,7 +276,8 @@ def _service_paths(settings: HttpSettings) -> dict[str, Any]:
             }
         }
 
-    live = {"application/json": {"schema": {"type": "object", "properties": {"status": {"const": "alive"}}}}}
+    alive = {"type": "object", "properties": {"status": {"const": "alive"}}, "examples": [{"status": "alive"}]}
+    live = {"application/json": {"schema": alive}}
     ready = {
         "application/json": {
             "schema": {
@@ -286,6 +287,7 @@ def _service_paths(settings: HttpSettings) -> dict[str, Any]:
                     "status": {"enum": ["ready", "not_ready", "draining"]},
                     "checks": {"type": "object", "additionalProperties": {"enum": ["ok", "failed"]}},
                 },
+                "examples": [{"status": "ready", "checks": {"database": "ok"}}],
             }
         }
     }
