@@ -45,7 +45,7 @@ def _docstring(node: ast.stmt | None) -> str:
 _CONFIGURATION = """# Configuration
 
 One YAML file (`opsapi serve --config FILE`) and environment variables, which win: `http.port` is `OPSAPI_HTTP__PORT`,
-lists are comma-separated. A secret `x` may be given as `x_file`, a path whose content it is. Relative paths start at
+lists are comma-separated. A secret `x` may be given as `x_file`, a path whose content it is. Relative paths, SQLite's too, start at
 the file's folder. Unknown keys are errors. `opsapi config check` says what the service would connect to and whether it
 can.
 
@@ -105,6 +105,8 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
         return value.reveal()
     if value is None or value == () or value == "":
         return "none" if value is None else "empty"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
     return str(msgspec.to_builtins(value)).replace("True", "true").replace("False", "false")
 
 

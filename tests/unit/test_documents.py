@@ -18,3 +18,8 @@ def test_every_setting_is_explained() -> None:
     page = pages()["configuration.md"]
     unexplained = [line for line in page.splitlines() if line.startswith("| `") and line.rstrip("| ").count("|") < 4]
     assert unexplained == []
+
+
+def test_no_default_is_written_in_pythons_words() -> None:
+    assert "`('" not in pages()["configuration.md"]
+    assert "`True`" not in pages()["configuration.md"]
