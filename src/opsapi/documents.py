@@ -46,8 +46,8 @@ _CONFIGURATION = """# Configuration
 
 One YAML file (`opsapi serve --config FILE`) and environment variables, which win: `http.port` is `OPSAPI_HTTP__PORT`,
 lists are comma-separated. A secret `x` may be given as `x_file`, a path whose content it is. Relative paths,
-SQLite's too, start at the file's folder. Unknown keys are errors. `opsapi config check` says what the service would connect to
-and whether it can.
+SQLite's too, start at the file's folder. Unknown keys are errors. `opsapi config check` says what the service would
+connect to and whether it can.
 
 A first file:
 
