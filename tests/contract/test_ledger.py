@@ -394,3 +394,48 @@ async def test_waiters_are_woken_by_progress(ledger: SqlLedger, signals: Signals
         claim = await claimed(ledger)
         await ledger.complete_step(claim, 0, "done")
         assert await progress.wait(5)
+
+
+async def test_a_step_ends_and_the_next_starts_together(ledger: SqlLedger, clock: SetClock) -> None:
+    new = make_new_operation()
+    await ledger.begin(new, make_call(), locks={"app-1"})
+    claim = await claimed(ledger)
+    await ledger.start_step(claim, 0)
+    clock.advance(3)
+    held = await ledger.complete_step(claim, 0, "Set to 5", result={"replicas": 5}, then=1)
+    assert held == await ledger.get(new.id)
+    assert [(step.state, step.attempts) for step in held.steps] == [
+        (StepState.COMPLETED, 1),
+        (StepState.IN_PROGRESS, 1),
+    ]
+    assert held.steps[1].started_at == held.steps[0].finished_at == clock.now()
+    assert (held.state, held.result) == (State.RUNNING, {"replicas": 5})
+
+
+async def test_the_last_step_and_the_operation_end_together(ledger: SqlLedger, database: Database) -> None:
+    new = make_new_operation()
+    await ledger.begin(new, make_call(), locks={"app-1"})
+    claim = await claimed(ledger)
+    await ledger.complete_step(claim, 0, "Set to 5", result={"replicas": 5}, then=1)
+    ended = await ledger.complete_step(
+        claim, 1, "Ready", result={"ready": 5}, outcome=Outcome.CHANGED, then=State.COMPLETED
+    )
+    assert ended == await ledger.get(new.id)
+    assert (ended.state, ended.outcome, ended.result) == (
+        State.COMPLETED,
+        Outcome.CHANGED,
+        {"replicas": 5, "ready": 5},
+    )
+    assert await ledger.holder("app-1") is None
+    entries = await SqlAuditStore(database).page(AuditFilter(workspaces=None, operation_id=new.id), None, 10)
+    assert [entry.path for entry in entries if entry.method == "OPERATIONS"] == ["scale completed"]
+    with pytest.raises(LeaseLost):
+        await ledger.complete_step(claim, 1, "again", then=State.COMPLETED)
+
+
+async def test_work_that_comes_after_an_empty_look_is_found(ledger: SqlLedger) -> None:
+    for i in range(2):
+        await ledger.begin(make_new_operation(f"app-{i}"), make_call(), locks={f"app-{i}"})
+        await claimed(ledger)
+        assert await ledger.claim("worker-b", MINUTE, RUNNABLE) is None
+        assert await ledger.claim("worker-b", MINUTE, RUNNABLE) is None

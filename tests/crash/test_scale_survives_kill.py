@@ -102,7 +102,10 @@ def scene(database_url: str, database: Database) -> Scene:
         "after:record",
         "after:complete_step",
         "before:complete_step:2",
-        "before:finish",
+        "before:_start:2",
+        "after:_start:2",
+        "before:_end",
+        "after:_end",
     ],
 )
 async def test_scaling_ends_well_and_writes_once_wherever_the_worker_dies(scene: Scene, point: str) -> None:

@@ -3,7 +3,8 @@
     python -m support.mortal_worker DATABASE_URL CLUSTER_PORT POINT
 
 Ends with 0 once no operation is queued or running. POINT is `never` or `<before|after>:<method>[:<n>]`, a method of
-the ledger or of the cluster's port, its n-th call (1 by default).
+the ledger or of the cluster's port, its n-th call (1 by default). The ledger's `_start` and `_end` are inside a
+transaction: what a worker wrote before it dies there must be gone.
 """
 
 import asyncio

@@ -68,21 +68,31 @@ class Execution:
 
     async def _forward(self, claim: Claim, procedure: Procedure) -> bool:
         """Whether every step succeeded; then the operation is completed."""
-        for step in claim.operation.steps:
-            if step.state in (StepState.COMPLETED, StepState.SKIPPED):
-                continue
-            done = await self._try(claim, procedure, step)
+        done_states = (StepState.COMPLETED, StepState.SKIPPED)
+        left = [step.position for step in claim.operation.steps if step.state not in done_states]
+        if not left:
+            await self._ledger.finish(claim, State.COMPLETED)
+            return True
+        operation = await self._ledger.start_step(claim, left[0])
+        following: list[int | State] = [*left[1:], State.COMPLETED]
+        for position, then in zip(left, following, strict=True):
+            done = await self._try(claim, procedure, self._work(claim, operation, position))
             if done is None:
                 return False
-            await self._ledger.complete_step(
-                claim, step.position, done.message, result=done.result, outcome=done.outcome, skipped=done.skipped
+            operation = await self._ledger.complete_step(
+                claim,
+                position,
+                done.message,
+                result=done.result,
+                outcome=done.outcome,
+                skipped=done.skipped,
+                then=then,
             )
-        await self._ledger.finish(claim, State.COMPLETED)
         return True
 
-    async def _try(self, claim: Claim, procedure: Procedure, step: Step) -> StepDone | None:
-        """One try of one step; None once it has failed for good."""
-        work = self._work(claim, await self._ledger.start_step(claim, step.position), step.position)
+    async def _try(self, claim: Claim, procedure: Procedure, work: StepWork) -> StepDone | None:
+        """One try of a step that is started; None once it has failed for good."""
+        step = work.step
         attempts = work.step.attempts
         try:
             known = procedure.step(step.name)

@@ -73,8 +73,13 @@ class Ledger(Protocol):
         result: Mapping[str, Any] | None = None,
         outcome: Outcome | None = None,
         skipped: bool = False,
-    ) -> None:
-        """Also merges `result` into the operation's and keeps `outcome` for its end."""
+        then: int | State | None = None,
+    ) -> Operation:
+        """Also merges `result` into the operation's and keeps `outcome` for its end.
+
+        `then`: what happens in the same transaction, the start of the step at that position (as `start_step`) or the
+        operation's end (as `finish`). Returns the operation as it then stands.
+        """
         ...
 
     async def fail_step(self, claim: Claim, position: int, failure: Failure) -> None:

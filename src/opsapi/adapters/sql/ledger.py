@@ -10,7 +10,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from opsapi.adapters.sql.audit import insert_call, insert_entry
 from opsapi.adapters.sql.engine import Database
-from opsapi.adapters.sql.operation_rows import OPERATION, STEP, engine_entry, load, load_one, new_operation, new_steps
+from opsapi.adapters.sql.operation_rows import (
+    OPERATION,
+    STEP,
+    engine_entry,
+    load,
+    load_one,
+    load_row,
+    merge,
+    new_operation,
+    new_steps,
+    set_step,
+)
 from opsapi.adapters.sql.tables import operation_locks, operation_steps, operations
 from opsapi.kit.caller import Call
 from opsapi.kit.clock import Clock
@@ -42,6 +53,8 @@ class SqlLedger:
         self._db = database
         self._clock = clock
         self._signals = signals
+        self._expecting = False
+        """The last claim found work: the next does not look first without the lock, as an idle poll does."""
 
     async def begin(self, new: NewOperation, call: Call, *, locks: Collection[str]) -> Operation:
         trail = call.audit
@@ -105,13 +118,15 @@ class SqlLedger:
     async def claim(self, holder: str, lease: timedelta, runnable: Collection[tuple[str, int]]) -> Claim | None:
         if not runnable:
             return None
-        async with self._db.read() as connection:
-            now = await self._now(connection)
-            if not await _next(connection, now, runnable, lock=False):
-                return None
+        if not self._expecting:
+            async with self._db.read() as connection:
+                now = await self._now(connection)
+                if not await _next(connection, now, runnable, lock=False):
+                    return None
         async with self._db.write() as connection:
             now = await self._now(connection)
             operation_id = await _next(connection, now, runnable, lock=True)
+            self._expecting = operation_id is not None
             if operation_id is None:
                 return None
             return await self._take(connection, operation_id, holder, now, lease)
@@ -134,55 +149,46 @@ class SqlLedger:
                 ),
                 updated_at=now,
             )
-            .returning(OPERATION.lease_token)
+            .returning(operations)
         )
-        token = (await connection.execute(statement)).scalar_one()
-        operation = await load_one(connection, operation_id)
-        assert operation is not None
-        return Claim(operation=operation, holder=holder, token=token, taken_over=operation.attempts > 1)
+        row = (await connection.execute(statement)).mappings().one()
+        operation = await load_row(connection, row)
+        return Claim(operation=operation, holder=holder, token=row["lease_token"], taken_over=operation.attempts > 1)
 
     async def renew(self, claim: Claim, lease: timedelta) -> bool:
         async with self._db.write() as connection:
             now = await self._now(connection)
-            return await self._hold(connection, claim, lease_expires_at=now + lease) is not None
+            held = await self._hold(connection, claim, lease_expires_at=now + lease)
+            return held["cancel_requested_at"] is not None
 
     async def start_step(self, claim: Claim, position: int) -> Operation:
         now = self._clock.now()
         async with self._db.write() as connection:
-            await self._hold(connection, claim, updated_at=now)
-            statement = (
-                sa.update(operation_steps)
-                .where(STEP.operation_id == claim.operation.id, STEP.position == position)
-                .values(
-                    state=sa.case((STEP.state == StepState.FAILED, StepState.FAILED), else_=StepState.IN_PROGRESS),
-                    attempts=STEP.attempts + 1,
-                    started_at=sa.func.coalesce(STEP.started_at, sa.bindparam("begun", now, STEP.started_at.type)),
-                )
-            )
-            await connection.execute(statement)
-            started = await load_one(connection, claim.operation.id)
-            assert started is not None
+            held = await self._hold(connection, claim, updated_at=now)
+            await self._start(connection, claim, position, now)
+            started = await load_row(connection, held)
         self._signals.notify(claim.operation.id)
         return started
 
     async def intend(self, claim: Claim, position: int, intent: Mapping[str, Any]) -> None:
         now = self._clock.now()
         async with self._db.write() as connection:
-            if await self._hold(connection, claim, updated_at=now) is not None:
+            held = await self._hold(connection, claim, updated_at=now)
+            if held["cancel_requested_at"] is not None:
                 raise OperationStopped
             values = {"intent": dict(intent), "intent_at": now, "effect": None, "effect_at": None}
-            await _set_step(connection, claim, position, values)
+            await set_step(connection, claim, position, values)
 
     async def withdraw(self, claim: Claim, position: int) -> None:
         async with self._db.write() as connection:
             await self._hold(connection, claim, updated_at=self._clock.now())
-            await _set_step(connection, claim, position, {"intent": None, "intent_at": None})
+            await set_step(connection, claim, position, {"intent": None, "intent_at": None})
 
     async def record(self, claim: Claim, position: int, effect: Mapping[str, Any], *, found: bool = False) -> None:
         now = self._clock.now()
         async with self._db.write() as connection:
             await self._hold(connection, claim, updated_at=now)
-            await _set_step(connection, claim, position, {"effect": dict(effect), "effect_at": now})
+            await set_step(connection, claim, position, {"effect": dict(effect), "effect_at": now})
             if found:
                 name = claim.operation.steps[position].name
                 await insert_entry(connection, engine_entry(claim.operation, f"{name} effect found", now))
@@ -196,15 +202,23 @@ class SqlLedger:
         result: Mapping[str, Any] | None = None,
         outcome: Outcome | None = None,
         skipped: bool = False,
-    ) -> None:
+        then: int | State | None = None,
+    ) -> Operation:
         now = self._clock.now()
         state = StepState.SKIPPED if skipped else StepState.COMPLETED
         async with self._db.write() as connection:
-            await self._hold(connection, claim, updated_at=now)
+            held = await self._hold(connection, claim, updated_at=now)
             values = {"state": state, "finished_at": now, "message": message, "error": None}
-            await _set_step(connection, claim, position, values)
-            await _merge(connection, claim, result, outcome)
+            await set_step(connection, claim, position, values)
+            if isinstance(then, State):
+                operation = await self._end(connection, held, then, now, result, outcome)
+            else:
+                held = await merge(connection, held, result, outcome)
+                if then is not None:
+                    await self._start(connection, claim, then, now)
+                operation = await load_row(connection, held)
         self._signals.notify(claim.operation.id)
+        return operation
 
     async def fail_step(self, claim: Claim, position: int, failure: Failure) -> None:
         now = self._clock.now()
@@ -212,7 +226,7 @@ class SqlLedger:
         async with self._db.write() as connection:
             await self._hold(connection, claim, updated_at=now, error=error)
             values = {"state": StepState.FAILED, "finished_at": now, "message": failure.message, "error": error}
-            await _set_step(connection, claim, position, values)
+            await set_step(connection, claim, position, values)
         self._signals.notify(claim.operation.id)
 
     async def postpone(self, claim: Claim, position: int, failure: Failure, until: datetime) -> None:
@@ -225,13 +239,13 @@ class SqlLedger:
                 lease_expires_at=None,
                 not_before=until,
             )
-            await _set_step(connection, claim, position, {"error": msgspec.to_builtins(failure)})
+            await set_step(connection, claim, position, {"error": msgspec.to_builtins(failure)})
         self._signals.notify(claim.operation.id)
 
     async def note_undo(self, claim: Claim, position: int, undo: Undo) -> None:
         async with self._db.write() as connection:
             await self._hold(connection, claim, updated_at=self._clock.now())
-            await _set_step(connection, claim, position, {"undo": msgspec.to_builtins(undo)})
+            await set_step(connection, claim, position, {"undo": msgspec.to_builtins(undo)})
         self._signals.notify(claim.operation.id)
 
     async def hand_over(self, claim: Claim) -> None:
@@ -249,24 +263,44 @@ class SqlLedger:
     ) -> Operation:
         now = self._clock.now()
         async with self._db.write() as connection:
-            await self._hold(connection, claim, updated_at=now)
-            await _merge(connection, claim, result, outcome)
-            await connection.execute(
-                sa.update(operations)
-                .where(OPERATION.id == claim.operation.id)
-                .values(state=state, finished_at=now, lease_holder=None, lease_expires_at=None)
-            )
-            await connection.execute(sa.delete(operation_locks).where(_LOCK.operation_id == claim.operation.id))
-            finished = await load_one(connection, claim.operation.id)
-            assert finished is not None
-            await insert_entry(connection, engine_entry(finished, f"{finished.action} {state.value}", now))
+            held = await self._hold(connection, claim, updated_at=now)
+            finished = await self._end(connection, held, state, now, result, outcome)
         self._signals.notify(claim.operation.id)
         return finished
 
-    async def _hold(self, connection: AsyncConnection, claim: Claim, **values: object) -> datetime | None:
+    async def _start(self, connection: AsyncConnection, claim: Claim, position: int, now: datetime) -> None:
+        statement = (
+            sa.update(operation_steps)
+            .where(STEP.operation_id == claim.operation.id, STEP.position == position)
+            .values(
+                state=sa.case((STEP.state == StepState.FAILED, StepState.FAILED), else_=StepState.IN_PROGRESS),
+                attempts=STEP.attempts + 1,
+                started_at=sa.func.coalesce(STEP.started_at, sa.bindparam("begun", now, STEP.started_at.type)),
+            )
+        )
+        await connection.execute(statement)
+
+    async def _end(
+        self,
+        connection: AsyncConnection,
+        held: sa.RowMapping,
+        state: State,
+        now: datetime,
+        result: Mapping[str, Any] | None,
+        outcome: Outcome | None,
+    ) -> Operation:
+        """The end, the freed locks and the audit entry, in the transaction of whoever calls."""
+        ending = {"state": state, "finished_at": now, "lease_holder": None, "lease_expires_at": None}
+        row = await merge(connection, held, result, outcome, **ending)
+        await connection.execute(sa.delete(operation_locks).where(_LOCK.operation_id == row["id"]))
+        finished = await load_row(connection, row)
+        await insert_entry(connection, engine_entry(finished, f"{finished.action} {state.value}", now))
+        return finished
+
+    async def _hold(self, connection: AsyncConnection, claim: Claim, **values: object) -> sa.RowMapping:
         """Writes to the operation if the claim still owns it, and keeps its row locked until the transaction ends.
 
-        Returns when somebody asked it to stop. Raises LeaseLost.
+        Returns the row as it then stands. Raises LeaseLost.
         """
         statement = (
             sa.update(operations)
@@ -277,13 +311,12 @@ class SqlLedger:
                 OPERATION.state == State.RUNNING,
             )
             .values(**values)
-            .returning(OPERATION.cancel_requested_at)
+            .returning(operations)
         )
-        row = (await connection.execute(statement)).one_or_none()
+        row: sa.RowMapping | None = (await connection.execute(statement)).mappings().one_or_none()
         if row is None:
             raise LeaseLost
-        stop_asked: datetime | None = row[0]
-        return stop_asked
+        return row
 
     async def get(self, operation_id: str) -> Operation | None:
         async with self._db.read() as connection:
@@ -375,25 +408,3 @@ async def _next(
         if found is not None:
             return found
     return None
-
-
-async def _set_step(connection: AsyncConnection, claim: Claim, position: int, values: dict[str, Any]) -> None:
-    await connection.execute(
-        sa.update(operation_steps)
-        .where(STEP.operation_id == claim.operation.id, STEP.position == position)
-        .values(values)
-    )
-
-
-async def _merge(
-    connection: AsyncConnection, claim: Claim, result: Mapping[str, Any] | None, outcome: Outcome | None
-) -> None:
-    values: dict[str, Any] = {}
-    if result:
-        statement = sa.select(OPERATION.result).where(OPERATION.id == claim.operation.id)
-        held = (await connection.execute(statement)).scalar_one()
-        values["result"] = (held or {}) | dict(result)
-    if outcome is not None:
-        values["outcome"] = outcome
-    if values:
-        await connection.execute(sa.update(operations).where(OPERATION.id == claim.operation.id).values(values))

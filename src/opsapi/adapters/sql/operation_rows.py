@@ -1,6 +1,6 @@
 """Rows of `operations` and `operation_steps` to and from the domain's Structs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from opsapi.adapters.sql.tables import operation_steps, operations
 from opsapi.audit.model import AuditEntry, system_entry
 from opsapi.kit.caller import AuditTrail, Call, System
-from opsapi.operations.model import Failure, NewOperation, Operation, Outcome, State, Step, StepState, Undo
+from opsapi.operations.model import Claim, Failure, NewOperation, Operation, Outcome, State, Step, StepState, Undo
 
 STEP = operation_steps.c
 OPERATION = operations.c
@@ -79,6 +79,11 @@ async def load_one(connection: AsyncConnection, operation_id: str) -> Operation 
     return found[0] if found else None
 
 
+async def load_row(connection: AsyncConnection, row: sa.RowMapping) -> Operation:
+    """The operation of a row that this transaction has just written."""
+    return (await load(connection, [row]))[0]
+
+
 def _step(row: sa.RowMapping) -> Step:
     values = {name: row[name] for name in _STEP_FIELDS}
     values["state"] = StepState(row["state"])
@@ -93,6 +98,33 @@ def _operation(row: sa.RowMapping, steps: list[Step]) -> Operation:
     values["outcome"] = None if row["outcome"] is None else Outcome(row["outcome"])
     values["error"] = None if row["error"] is None else msgspec.convert(row["error"], Failure)
     return Operation(**values, steps=tuple(steps))
+
+
+async def set_step(connection: AsyncConnection, claim: Claim, position: int, values: dict[str, Any]) -> None:
+    await connection.execute(
+        sa.update(operation_steps)
+        .where(STEP.operation_id == claim.operation.id, STEP.position == position)
+        .values(values)
+    )
+
+
+async def merge(
+    connection: AsyncConnection,
+    held: sa.RowMapping,
+    result: Mapping[str, Any] | None,
+    outcome: Outcome | None,
+    **values: object,
+) -> sa.RowMapping:
+    """Adds to the row that this transaction has locked; returns it as it then stands."""
+    if result:
+        values["result"] = (held["result"] or {}) | dict(result)
+    if outcome is not None:
+        values["outcome"] = outcome
+    if not values:
+        return held
+    statement = sa.update(operations).where(OPERATION.id == held["id"]).values(**values).returning(operations)
+    row: sa.RowMapping = (await connection.execute(statement)).mappings().one()
+    return row
 
 
 def engine_entry(operation: Operation, action: str, at: datetime) -> AuditEntry:
