@@ -55,6 +55,7 @@ from opsapi.workspaces.states import ApplicationState, Replicas, replicas_of
 from opsapi.workspaces.views import WorkspaceView
 
 NO_TRAFFIC = "no source of request metrics is connected"
+NO_REPLICAS = "a CronJob has no replicas: it starts Jobs on a schedule"
 _OVERALL = {
     ApplicationState.FAILED: "unhealthy",
     ApplicationState.PENDING: "pending",
@@ -92,6 +93,8 @@ def build_details(ref: ApplicationRef, view: WorkspaceView, pod_limit: int) -> B
     if any(one.cpu_usage is None for one in views):
         why = snapshot.reason or "metrics.k8s.io has no reading of the pod"
         partial += [Partial("pods[].cpu_usage", why), Partial("pods[].memory_usage", why)]
+    if any(one.node is None for one in views):
+        partial.append(Partial("pods[].node", "the pod is on no node yet"))
     metrics, reasons = usage_metrics(living(pods), snapshot)
     partial += [Partial(f"metrics.{field}", why) for field, why in reasons.items()]
     partial += [Partial(f"metrics.{name}", NO_TRAFFIC) for name in ("request_rate", "error_rate", "response_time_p95")]
@@ -131,10 +134,10 @@ def _deployment(
         partial += [Partial(f"deployment.{field}", "it has no container") for field in ("image", "resources")]
     else:
         _explain_unset(partial, main)
+    _explain_unset_anywhere(partial, containers)
     image = main.image if main is not None else None
     if isinstance(held, CronJob):
-        reason = "a CronJob has no replicas: it starts Jobs on a schedule"
-        partial += [Partial("deployment.replicas", reason), Partial("deployment.strategy", reason)]
+        partial += [Partial("deployment.replicas", NO_REPLICAS), Partial("deployment.strategy", NO_REPLICAS)]
         return DeploymentView(
             replicas=None,
             strategy=None,
@@ -165,6 +168,15 @@ def _explain_unset(partial: list[Partial], main: Container) -> None:
             if name not in quantities:
                 reason = f"container {main.name} sets none"
                 partial.append(Partial(f"deployment.resources.{group}.{name}", reason))
+
+
+def _explain_unset_anywhere(partial: list[Partial], containers: Sequence[Container]) -> None:
+    for group in ("requests", "limits"):
+        for name in ("cpu", "memory"):
+            without = [one.name for one in containers if name not in getattr(one.resources, group)]
+            if without:
+                field = f"deployment.containers[].resources.{group}.{name}"
+                partial.append(Partial(field, f"not set by container {', '.join(without[:5])}"))
 
 
 def _resources(resources: Resources) -> ContainerResources:

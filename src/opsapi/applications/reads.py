@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 
 from opsapi.applications import examples
-from opsapi.applications.details import build_details
+from opsapi.applications.details import NO_REPLICAS, build_details
 from opsapi.applications.details_model import Details
 from opsapi.applications.errors import ApplicationNotFound
 from opsapi.applications.identity import Applications, Order
@@ -18,6 +18,7 @@ from opsapi.kit.endpoint import (
     Idempotency,
     NoBody,
     Params,
+    Partial,
     Reply,
     Scope,
     endpoint,
@@ -91,6 +92,7 @@ class ApplicationReadEndpoints:
         return Reply(
             page,
             observed_at=observed_at,
+            partial=_unscaled(page),
             truncated=last is not None,
             next_cursor=encode_cursor(purpose, _Position(last)) if last is not None else None,
             warnings=[*index.view.unread(*APPLICATION_KINDS), *index.view.stale(*APPLICATION_KINDS, POD)],
@@ -123,3 +125,9 @@ class ApplicationReadEndpoints:
             truncated=built.truncated,
             warnings=view.stale(ref.kind, POD),
         )
+
+
+def _unscaled(page: ApplicationList) -> list[Partial]:
+    if all(one.replicas is not None for one in page.applications):
+        return []
+    return [Partial("applications[].replicas", NO_REPLICAS)]

@@ -20,6 +20,8 @@ from typing import Any
 import aiohttp
 import msgspec
 import yaml
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
 from yarl import URL
 
 from opsapi.adapters.kubernetes.addresses import AddressGuard, GuardedResolver
@@ -250,6 +252,15 @@ def _endpoint(configuration: Any, renew_at: datetime | None) -> Endpoint:
     )
 
 
+class _SingleUse(aiohttp.TCPConnector):
+    """Drops a connection once its answer is read. A polite end of TLS waits for the server's, and would outlive the
+    workspace's own close."""
+
+    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        protocol.abort()
+        super()._release(key, protocol, should_close=should_close)
+
+
 class KubeconfigAccess:
     """Implements the transport's Access. One session for as long as server and certificates stay the same."""
 
@@ -335,7 +346,7 @@ class KubeconfigAccess:
                 raise BadAccess(f"{host} is not a public address")
 
     def _session(self, endpoint: Endpoint) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(
+        connector = (aiohttp.TCPConnector if self._reuse else _SingleUse)(
             limit=0,  # a watch per kind and namespace, each on a connection of its own
             ssl=endpoint.context if endpoint.context is not None else True,
             resolver=GuardedResolver(self._guard) if self._guard is not None else None,
