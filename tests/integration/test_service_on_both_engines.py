@@ -4,12 +4,8 @@ import asyncio
 import base64
 import json
 import secrets
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +16,9 @@ from opsapi.cli.app import app
 from support.database import PostgresServer, empty_database_url, postgres, sqlite_template
 from support.playground_process import PlaygroundProcess, playground
 from support.requests import Api
+from support.serving import START_SECONDS, serving
 
 __all__ = ["empty_database_url", "postgres", "sqlite_template"]
-START_SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -44,27 +40,6 @@ def write_config(folder: Path, url: str, kubeconfig: Path) -> Path:
         )
     )
     return config
-
-
-@contextmanager
-def serving(config: Path, name: str) -> Iterator[str]:
-    """One replica; yields its URL and ends it by SIGTERM."""
-    ready = config.with_name(f"{name}.json")
-    with config.with_name(f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "opsapi", "serve", "-c", str(config), "--ready-file", str(ready)], stderr=log
-        )
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not ready.exists():
-            assert process.poll() is None, config.with_name(f"{name}.log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield str(json.loads(ready.read_text())["url"])
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(40) == 0
-        ready.unlink()
 
 
 async def cli(*arguments: str) -> str:
