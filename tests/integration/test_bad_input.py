@@ -79,3 +79,11 @@ def test_a_body_of_ten_megabytes_is_refused_before_it_is_read_whole(service: Run
     assert answer.startswith(b"HTTP/1.1 413 "), answer[:200]
     assert b'"PAYLOAD_TOO_LARGE"' in answer
     assert operations(api) == before
+
+
+def test_absurd_replicas_name_the_configured_maximum(demo: Running) -> None:
+    refused = demo.api("admin").post(
+        "/workspaces/ws-demo/deployments/storefront/scale?project=shop", {"replicas": 10**9, "reason": "r"}
+    )
+    details = refused.json["error"]["details"]
+    assert (details["rule"], details["limit"], details["asked"]) == ("max_replicas", 100, 10**9)

@@ -49,9 +49,9 @@ def plan(
     objects = _objects(facts, order)
     refusals = [*_mode(subject), *ownership_refusals(facts, order, settings, subject)]
     if objects:
+        refusals += [refusal.error() for refusal in judge_replicas(settings, subject, _change(facts, order))]
         refusals += _quota_refusals(quotas) if added else []
         refusals += _capacity_refusals(facts, order, settings)
-        refusals += [refusal.error() for refusal in judge_replicas(settings, subject, _change(facts, order))]
         refusals += _state(facts, settings)
     return Decision(
         order=order,
