@@ -81,8 +81,8 @@ def test_a_body_of_ten_megabytes_is_refused_before_it_is_read_whole(service: Run
     assert operations(api) == before
 
 
-def test_absurd_replicas_name_the_configured_maximum(demo: Running) -> None:
-    refused = demo.api("admin").post(
+def test_absurd_replicas_name_the_configured_maximum(service: Running) -> None:
+    refused = service.api("admin").post(
         "/workspaces/ws-demo/deployments/storefront/scale?project=shop", {"replicas": 10**9, "reason": "r"}
     )
     details = refused.json["error"]["details"]
