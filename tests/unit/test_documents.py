@@ -1,5 +1,6 @@
 """The pages of docs/ that are made from the code are as the code makes them."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,9 @@ def test_every_setting_is_explained() -> None:
 def test_no_default_is_written_in_pythons_words() -> None:
     assert "`('" not in pages()["configuration.md"]
     assert "`True`" not in pages()["configuration.md"]
+
+
+@pytest.mark.parametrize("page", sorted([*DOCS.parent.glob("*.md"), *DOCS.rglob("*.md")]), ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
