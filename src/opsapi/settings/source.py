@@ -260,7 +260,7 @@ def describe_schema(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     }
     words = kinds.get(schema.get("type", ""), "a value")
     if "pattern" in schema:
-        return f"{words} like {schema['pattern']}"
+        return f"{words} like `{schema['pattern']}`"
     return words + _range(schema)
 
 
