@@ -252,13 +252,24 @@ def _endpoint(configuration: Any, renew_at: datetime | None) -> Endpoint:
     )
 
 
-class _SingleUse(aiohttp.TCPConnector):
-    """Drops a connection once its answer is read. A polite end of TLS waits for the server's, and would outlive the
-    workspace's own close."""
+class _Abrupt(aiohttp.TCPConnector):
+    """Drops what is not used again, such as a watch that was given up. A polite end of TLS waits for the server's, and
+    would outlive the workspace's own close."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._ending: set[asyncio.Future[None]] = set()
 
     def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
-        protocol.abort()
+        if (self._force_close or should_close or protocol.should_close) and (ended := protocol.closed) is not None:
+            self._ending.add(ended)
+            ended.add_done_callback(self._ending.discard)
+            protocol.abort()
         super()._release(key, protocol, should_close=should_close)
+
+    async def close(self, *, abort_ssl: bool = True) -> None:
+        await super().close(abort_ssl=abort_ssl)
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
 
 class KubeconfigAccess:
@@ -324,6 +335,8 @@ class KubeconfigAccess:
         except BadAccess as error:
             self._failure = str(error)
             return
+        if self._closed:  # while the credentials were read
+            raise Unreachable("the workspace was closed", sent=False)
         self._rejected = False
         old, known = self._line, self._endpoint
         self._endpoint = endpoint
@@ -346,7 +359,7 @@ class KubeconfigAccess:
                 raise BadAccess(f"{host} is not a public address")
 
     def _session(self, endpoint: Endpoint) -> aiohttp.ClientSession:
-        connector = (aiohttp.TCPConnector if self._reuse else _SingleUse)(
+        connector = _Abrupt(
             limit=0,  # a watch per kind and namespace, each on a connection of its own
             ssl=endpoint.context if endpoint.context is not None else True,
             resolver=GuardedResolver(self._guard) if self._guard is not None else None,
