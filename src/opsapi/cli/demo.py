@@ -251,7 +251,8 @@ def _write_config(folder: Path, port: int) -> Path:
         return base64.b64encode(secrets.token_bytes(32)).decode()
 
     config = {
-        "http": {"host": "127.0.0.1", "port": port},
+        "http": {"host": "127.0.0.1", "port": port, "drain_seconds": 2},
+        "operations": {"drain_seconds": 2},
         "database": {"url": f"sqlite+aiosqlite:///{folder / 'opsapi.db'}"},
         "keys": {"audit": key(), "encryption": [key()]},
         "workspaces": [
