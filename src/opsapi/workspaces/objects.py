@@ -2,6 +2,8 @@
 
 Unknown fields are skipped while decoding, so a 4 KB pod costs a few hundred bytes. Every Struct is frozen: the cache
 hands out the same instance to every reader. Field names are the API's in snake case.
+
+It is longer than other files because it is one catalogue: the kinds refer to each other's parts.
 """
 
 from datetime import datetime
