@@ -195,6 +195,15 @@ operations = sa.Table(
     sa.Column("reason", sa.Text),
     sa.Column("approved_by", ID),
     sa.Column("approved_at", UtcDateTime),
+    # What may be done on it, and how it counts.
+    sa.Column("permission", WORD),
+    sa.Column("counted", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("idempotency_id", sa.String(64)),
+    sa.Column("locks", JSON),
+    sa.Column("approval", JSON),
+    sa.Column("approval_expires_at", UtcDateTime),
+    sa.Column("rollback_requested_at", UtcDateTime),
+    sa.Column("rollback_requested_by", ID),
     sa.Column("created_at", UtcDateTime, nullable=False),
     sa.Column("updated_at", UtcDateTime, nullable=False),
     sa.Column("started_at", UtcDateTime),
@@ -218,7 +227,10 @@ operations = sa.Table(
     sa.Index("ix_operations_account", "requested_by", "created_at"),
     sa.Index("ix_operations_resource", "resource_id", "created_at"),
     sa.Index("ix_operations_claimable", "state", "created_at"),
+    sa.Index("ix_operations_finished", "finished_at"),
+    sa.Index("ix_operations_idempotency", "idempotency_id", unique=True),
 )
+"""`locks` are what the operation takes when it is begun or approved; `approval` is what a person has to decide."""
 
 operation_steps = sa.Table(
     "operation_steps",
@@ -237,10 +249,12 @@ operation_steps = sa.Table(
     sa.Column("effect", JSON),
     sa.Column("effect_at", UtcDateTime),
     sa.Column("undo", JSON),
+    sa.Column("items", JSON),
     sa.Column("message", sa.Text),
     sa.Column("error", JSON),
 )
-"""`intent` is written before the effect is tried, `effect` after it was seen: between the two, recovery looks."""
+"""`intent` is written before the effect is tried, `effect` after it was seen: between the two, recovery looks.
+`items` holds the same for each object of a step that acts on many."""
 
 operation_locks = sa.Table(
     "operation_locks",
@@ -249,6 +263,83 @@ operation_locks = sa.Table(
     sa.Column("operation_id", ID, sa.ForeignKey("operations.id"), nullable=False, index=True),
     sa.Column("taken_at", UtcDateTime, nullable=False),
 )
+
+operation_targets = sa.Table(
+    "operation_targets",
+    metadata,
+    sa.Column("operation_id", ID, sa.ForeignKey("operations.id"), primary_key=True),
+    sa.Column("target", NAME, primary_key=True),
+    sa.Column("action", WORD, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Index("ix_operation_targets_target", "target", "at"),
+)
+"""What each operation changes, by lock key: cooldowns and failure blocks count by it."""
+
+policy_scopes = sa.Table(
+    "policy_scopes",
+    metadata,
+    sa.Column("scope", NAME, primary_key=True),
+)
+"""One row an account and a workspace, locked while their budgets are counted."""
+
+pauses = sa.Table(
+    "pauses",
+    metadata,
+    sa.Column("scope", ID, primary_key=True),
+    sa.Column("paused_at", UtcDateTime, nullable=False),
+    sa.Column("paused_by", ID, nullable=False),
+    sa.Column("reason", sa.Text),
+)
+"""`scope` is a workspace's id, or `*` for everything."""
+
+issued_plans = sa.Table(
+    "issued_plans",
+    metadata,
+    sa.Column("account_id", ID, primary_key=True),
+    sa.Column("plan_hash", sa.String(64), primary_key=True),
+    sa.Column("expires_at", UtcDateTime, nullable=False, index=True),
+)
+
+schedules = sa.Table(
+    "schedules",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("workspace_id", ID, nullable=False, index=True),
+    sa.Column("operation", WORD, nullable=False),
+    sa.Column("parameters", JSON, nullable=False),
+    sa.Column("cron", sa.String(120), nullable=False),
+    sa.Column("timezone", sa.String(64), nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("created_by", ID, nullable=False),
+    sa.Column("enabled", sa.Boolean, nullable=False),
+    sa.Column("next_at", UtcDateTime, nullable=False),
+    sa.Column("last_at", UtcDateTime),
+    sa.Column("last_operation_id", ID),
+    sa.Column("last_error", JSON),
+    sa.Index("ix_schedules_due", "enabled", "next_at"),
+)
+
+outbox_events = sa.Table(
+    "outbox_events",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("type", NAME, nullable=False),
+    sa.Column("workspace_id", ID, nullable=False),
+    sa.Column("occurred_at", UtcDateTime, nullable=False),
+    sa.Column("data", JSON, nullable=False),
+    sa.Column("channels", JSON, nullable=False),
+    sa.Column("dispatched_at", UtcDateTime),
+    sa.Index(
+        "ix_outbox_events_waiting",
+        "occurred_at",
+        "id",
+        sqlite_where=sa.text("dispatched_at IS NULL"),
+        postgresql_where=sa.text("dispatched_at IS NULL"),
+    ),
+    sa.Index("ix_outbox_events_dispatched", "dispatched_at"),
+)
+"""Written with the change that an event tells of; whoever dispatches it makes its deliveries in one transaction."""
 
 application_changes = sa.Table(
     "application_changes",

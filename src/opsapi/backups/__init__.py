@@ -1,0 +1,1 @@
+"""Backups: what can be brought back, proved before it is needed."""

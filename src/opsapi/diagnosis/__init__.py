@@ -1,0 +1,1 @@
+"""Diagnosis: pure analyzers over objects, events and figures; every finding cites its evidence."""

@@ -1,0 +1,1 @@
+"""Incidents: what is wrong, who knows, and what was done about it."""

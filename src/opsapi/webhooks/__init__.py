@@ -1,0 +1,1 @@
+"""Webhooks: events written in the transaction of their change, delivered signed, at least once."""
