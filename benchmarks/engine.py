@@ -32,9 +32,10 @@ from opsapi.kit.permissions import Grant, Grants
 from opsapi.operations.execution import Execution
 from opsapi.operations.model import NewOperation, NewStep, State
 from opsapi.operations.ports import OperationFilter
-from opsapi.operations.procedures import Procedure, Procedures, StepDone, StepProcedure, StepWork
+from opsapi.operations.procedures import Procedure, Procedures, StepDone, StepProcedure
 from opsapi.operations.settings import EngineSettings
 from opsapi.operations.signals import Signals
+from opsapi.operations.work import StepWork
 from opsapi.operations.worker import Worker
 
 STEPS = ("one", "two", "three")

@@ -208,7 +208,8 @@ async def test_an_intent_is_unsettled_until_its_effect_is_recorded(ledger: SqlLe
     new = make_new_operation()
     await ledger.begin(new, make_call(), locks={"app-1"})
     claim = await claimed(ledger)
-    started = await ledger.start_step(claim, 0)
+    started = claim.operation
+    assert claim.step_started
     assert (started.steps[0].attempts, started.steps[0].state) == (1, StepState.IN_PROGRESS)
     assert started == await ledger.get(new.id)
     await ledger.intend(claim, 0, {"replicas": 5})
@@ -238,7 +239,6 @@ async def test_finishing_frees_the_locks_and_keeps_results(ledger: SqlLedger, cl
     new = make_new_operation()
     await ledger.begin(new, make_call(), locks={"app-1", "app-2"})
     claim = await claimed(ledger)
-    await ledger.start_step(claim, 0)
     clock.advance(5)
     await ledger.complete_step(claim, 0, "Set to 5", result={"new_replicas": 5}, outcome=Outcome.CHANGED)
     await ledger.complete_step(claim, 1, "Ready", result={"ready": 5}, skipped=True)
@@ -366,7 +366,6 @@ async def test_durations_come_from_completed_runs_only(ledger: SqlLedger, clock:
     for i, (seconds, state) in enumerate([(4, State.COMPLETED), (6, State.COMPLETED), (50, State.FAILED)]):
         await ledger.begin(make_new_operation(f"app-{i}"), make_call(), locks={f"app-{i}"})
         claim = await claimed(ledger)
-        await ledger.start_step(claim, 0)
         clock.advance(seconds)
         await ledger.complete_step(claim, 0, "done")
         await ledger.finish(claim, state)
@@ -400,7 +399,6 @@ async def test_a_step_ends_and_the_next_starts_together(ledger: SqlLedger, clock
     new = make_new_operation()
     await ledger.begin(new, make_call(), locks={"app-1"})
     claim = await claimed(ledger)
-    await ledger.start_step(claim, 0)
     clock.advance(3)
     held = await ledger.complete_step(claim, 0, "Set to 5", result={"replicas": 5}, then=1)
     assert held == await ledger.get(new.id)

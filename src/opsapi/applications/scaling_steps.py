@@ -23,7 +23,8 @@ from opsapi.applications.scaling_model import AutoscalerOrder, ScaleOrder
 from opsapi.kit.errors import DependencyUnavailable
 from opsapi.operations.errors import StepFailed, StepPostponed
 from opsapi.operations.model import Outcome, Undo, UndoState
-from opsapi.operations.procedures import Procedure, StepDone, StepProcedure, StepWork
+from opsapi.operations.procedures import Procedure, StepDone, StepProcedure
+from opsapi.operations.work import StepWork
 from opsapi.policy.evaluation import judge_mode
 from opsapi.policy.model import PolicySettings, Subject
 from opsapi.workspaces.objects import DEPLOYMENT, HorizontalPodAutoscaler, Workload

@@ -1,8 +1,10 @@
 """What callers are told, and what stops a worker."""
 
 from datetime import datetime
+from typing import Any
 
 from opsapi.kit.errors import Details, OpsError, ResourceNotFound
+from opsapi.operations.model import Failure
 
 
 class InProgressDetails(Details, frozen=True, kw_only=True):
@@ -27,12 +29,56 @@ class OperationNotFound(ResourceNotFound):
         super().__init__("operation", operation_id)
 
 
+class StalePlanDetails(Details, frozen=True, kw_only=True):
+    """`fresh_plan` and its hash are what the same call would do now."""
+
+    plan_hash: str
+    fresh_plan_hash: str | None = None
+    fresh_plan: dict[str, Any] | None = None
+
+
+class StalePlan(OpsError):
+    code = "STALE_PLAN"
+    status = 409
+    summary = (
+        "The plan is not what would be done now, is not this account's, or has expired; `details` has a fresh one."
+    )
+    details_type = StalePlanDetails
+
+    def __init__(self, details: StalePlanDetails) -> None:
+        super().__init__(
+            "The plan was not issued to this account, has expired, or is not what would be done now", details
+        )
+
+
+class ApprovalRefusedDetails(Details, frozen=True, kw_only=True):
+    operation_id: str
+    rule: str
+
+
+class ApprovalRefused(OpsError):
+    """Who may not decide: an agent or service, the asker, who made the asker's account, or whom the asker acts for."""
+
+    code = "APPROVAL_NOT_ALLOWED"
+    status = 403
+    summary = "This account may not decide the request; `details.rule` says why."
+    details_type = ApprovalRefusedDetails
+
+    def __init__(self, operation_id: str, rule: str, message: str) -> None:
+        super().__init__(message, ApprovalRefusedDetails(operation_id=operation_id, rule=rule))
+
+
 class LeaseLost(Exception):
     """Another worker holds the operation by now, or it has ended: stop, and write nothing more."""
 
 
 class OperationStopped(Exception):
-    """Somebody asked the operation to stop; raised before an effect, never in one."""
+    """Somebody asked the operation to stop, or it may not act any more (`failure` says why); raised before an effect,
+    never in one."""
+
+    def __init__(self, failure: Failure | None = None) -> None:
+        super().__init__("" if failure is None else failure.message)
+        self.failure = failure
 
 
 class StepFailed(Exception):

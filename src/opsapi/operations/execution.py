@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 
@@ -22,8 +23,9 @@ from opsapi.operations.model import (
     UndoState,
 )
 from opsapi.operations.ports import Ledger
-from opsapi.operations.procedures import Procedure, Procedures, StepDone, StepProcedure, StepWork
+from opsapi.operations.procedures import Procedure, Procedures, StepDone, StepProcedure
 from opsapi.operations.settings import EngineSettings
+from opsapi.operations.work import Gate, OpenGate, StepWork
 
 _UNDO_SECONDS = 60.0
 _log = logging.getLogger(__name__)
@@ -43,42 +45,50 @@ class Execution:
         clock: Clock,
         settings: EngineSettings,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        gate: Gate | None = None,
     ) -> None:
         self._ledger = ledger
         self._procedures = procedures
         self._clock = clock
         self._settings = settings
         self._sleep = sleep
+        self._gate = gate or OpenGate()
 
-    async def run(self, claim: Claim) -> None:
-        """Until the operation has ended or has to wait. Raises LeaseLost, and DependencyUnavailable where the
-        ledger itself is away; in both cases whoever claims it next goes on."""
+    async def run(self, claim: Claim, stop: asyncio.Event | None = None) -> None:
+        """Until the operation has ended or has to wait; `stop` is set once somebody asked it to stop. Raises LeaseLost,
+        and DependencyUnavailable where the ledger itself is away; in both cases whoever claims it next goes on."""
+        stop = stop or asyncio.Event()
         operation = claim.operation
         procedure = self._procedures.find(operation.action, operation.version)
         if procedure is None:
             raise LookupError(f"no procedure {operation.action} version {operation.version}")
         try:
-            failing = operation.error is not None or not await self._forward(claim, procedure)
-            if failing:
-                await self._backward(claim, procedure)
-        except OperationStopped:
-            await self._stop(claim)
+            backward = operation.error is not None or operation.rollback_requested_at is not None
+            if backward or not await self._forward(claim, procedure, stop):
+                await self._backward(claim, procedure, stop)
+        except OperationStopped as stopped:
+            await self._stop(claim, procedure, stopped.failure)
         except _Postponed:
             return
 
-    async def _forward(self, claim: Claim, procedure: Procedure) -> bool:
+    async def _forward(self, claim: Claim, procedure: Procedure, stop: asyncio.Event) -> bool:
         """Whether every step succeeded; then the operation is completed."""
         done_states = (StepState.COMPLETED, StepState.SKIPPED)
-        left = [step.position for step in claim.operation.steps if step.state not in done_states]
+        operation = claim.operation
+        left = [step.position for step in operation.steps if step.state not in done_states]
         if not left:
-            await self._ledger.finish(claim, State.COMPLETED)
+            await self._finish(claim, procedure, State.COMPLETED)
             return True
-        operation = await self._ledger.start_step(claim, left[0])
+        if not claim.step_started:
+            operation = await self._ledger.start_step(claim, left[0])
         following: list[int | State] = [*left[1:], State.COMPLETED]
         for position, then in zip(left, following, strict=True):
-            done = await self._try(claim, procedure, self._work(claim, operation, position))
+            if operation.cancel_requested_at is not None or stop.is_set():
+                raise OperationStopped
+            done = await self._try(claim, procedure, self._work(claim, operation, position, stop))
             if done is None:
                 return False
+            ended = then is State.COMPLETED
             operation = await self._ledger.complete_step(
                 claim,
                 position,
@@ -87,8 +97,25 @@ class Execution:
                 outcome=done.outcome,
                 skipped=done.skipped,
                 then=then,
+                announcements=procedure.announce(_as_ended(operation, done), State.COMPLETED) if ended else (),
             )
         return True
+
+    async def _finish(
+        self,
+        claim: Claim,
+        procedure: Procedure,
+        state: State,
+        *,
+        outcome: Outcome | None = None,
+        result: dict[str, Any] | None = None,
+        error: Failure | None = None,
+    ) -> None:
+        operation = await self._ledger.get(claim.operation.id) or claim.operation
+        announcements = procedure.announce(operation, state)
+        await self._ledger.finish(
+            claim, state, outcome=outcome, result=result, error=error, announcements=announcements
+        )
 
     async def _try(self, claim: Claim, procedure: Procedure, work: StepWork) -> StepDone | None:
         """One try of a step that is started; None once it has failed for good."""
@@ -120,44 +147,45 @@ class Execution:
         await self._ledger.postpone(claim, position, failure, self._clock.now() + timedelta(seconds=pause))
         raise _Postponed
 
-    def _work(self, claim: Claim, operation: Operation, position: int) -> StepWork:
+    def _work(self, claim: Claim, operation: Operation, position: int, stop: asyncio.Event) -> StepWork:
         return StepWork(
             ledger=self._ledger,
             claim=claim,
             operation=operation,
             step=operation.steps[position],
             clock=self._clock,
-            sleep=self._sleep,
+            pause=self._sleep,
+            gate=self._gate,
+            stop=stop,
         )
 
-    async def _backward(self, claim: Claim, procedure: Procedure) -> None:
+    async def _backward(self, claim: Claim, procedure: Procedure, stop: asyncio.Event) -> None:
         """Undoes what has or may have had an effect, the last first, then ends the operation."""
         operation = await self._ledger.get(claim.operation.id)
         if operation is None:
             raise LeaseLost
         undos: list[tuple[str, Undo]] = []
         for step in reversed(operation.steps):
-            if step.intent is None and step.effect is None:
+            if not step.touched:
                 continue
             undo = step.undo
             if undo is None or undo.state is UndoState.INTENDED:
-                undo = await self._undo(claim, procedure.step(step.name), step)
+                undo = await self._undo(claim, procedure.step(step.name), step, stop)
                 await self._ledger.note_undo(claim, step.position, undo)
             undos.append((step.name, undo))
         skipped = [{"step": name, "reason": undo.reason} for name, undo in undos if undo.state is UndoState.SKIPPED]
         undone = [name for name, undo in undos if undo.state is UndoState.UNDONE]
         if undone and not skipped:
-            await self._ledger.finish(claim, State.ROLLED_BACK, result={"undone": undone})
+            await self._finish(claim, procedure, State.ROLLED_BACK, result={"undone": undone})
             return
         outcome = Outcome.PARTIAL if skipped else None
-        await self._ledger.finish(
-            claim, State.FAILED, outcome=outcome, result={"undo_skipped": skipped} if skipped else None
-        )
+        result = {"undo_skipped": skipped} if skipped else None
+        await self._finish(claim, procedure, State.FAILED, outcome=outcome, result=result)
 
-    async def _undo(self, claim: Claim, known: StepProcedure | None, step: Step) -> Undo:
+    async def _undo(self, claim: Claim, known: StepProcedure | None, step: Step, stop: asyncio.Event) -> Undo:
         if known is None or known.undo is None:
             return Undo(state=UndoState.SKIPPED, reason="this step cannot be undone")
-        work = self._work(claim, await self._ledger.start_step(claim, step.position), step.position)
+        work = self._work(claim, await self._ledger.start_step(claim, step.position), step.position, stop)
         attempts = work.step.attempts
         try:
             async with asyncio.timeout(_UNDO_SECONDS):
@@ -172,10 +200,17 @@ class Execution:
                 await self._postpone(claim, step.position, failure, attempts)
             return Undo(state=UndoState.SKIPPED, reason=f"{failure.code}: {failure.message}")
 
-    async def _stop(self, claim: Claim) -> None:
+    async def _stop(self, claim: Claim, procedure: Procedure, failure: Failure | None) -> None:
         operation = await self._ledger.get(claim.operation.id)
-        touched = operation is not None and any(step.intent is not None for step in operation.steps)
-        await self._ledger.finish(claim, State.CANCELLED, outcome=Outcome.PARTIAL if touched else None)
+        touched = operation is not None and operation.touched
+        outcome = Outcome.PARTIAL if touched else None
+        await self._finish(claim, procedure, State.CANCELLED, outcome=outcome, error=failure)
+
+
+def _as_ended(operation: Operation, done: StepDone) -> Operation:
+    """The operation as it will stand once its last step is complete."""
+    result = (operation.result or {}) | (done.result or {})
+    return msgspec.structs.replace(operation, result=result or None, outcome=done.outcome or operation.outcome)
 
 
 def _is_ledger(error: Exception) -> bool:

@@ -1,15 +1,15 @@
 """How each action is carried out: named steps with the coroutines that wiring registers."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import msgspec
 
-from opsapi.kit.clock import Clock
-from opsapi.operations.model import Claim, Operation, Outcome, Step, Undo, UndoState
-from opsapi.operations.ports import Ledger
+from opsapi.operations.model import Announcement, Operation, Outcome, State, Undo
+from opsapi.operations.proposal import Proposal
+from opsapi.operations.work import StepWork
 
 
 class StepDone(msgspec.Struct, frozen=True):
@@ -21,52 +21,14 @@ class StepDone(msgspec.Struct, frozen=True):
     skipped: bool = False
 
 
-@dataclass(slots=True)
-class StepWork:
-    """What a step's coroutine holds while it runs: the operation as claimed, and the ledger behind the claim."""
-
-    ledger: Ledger
-    claim: Claim
-    operation: Operation
-    step: Step
-    clock: Clock
-    sleep: Callable[[float], Awaitable[None]]
-
-    @property
-    def interrupted(self) -> dict[str, Any] | None:
-        """What an earlier try was about to do, when nobody saw whether it was done: look, then go on."""
-        return self.step.intent if self.step.unsettled else None
-
-    @property
-    def deadline_at(self) -> datetime:
-        return self.operation.deadline_at or self.operation.created_at + timedelta(minutes=10)
-
-    @property
-    def remaining(self) -> float:
-        """Seconds until the operation's deadline; negative beyond it."""
-        return (self.deadline_at - self.clock.now()).total_seconds()
-
-    async def intend(self, intent: dict[str, Any]) -> None:
-        """Before every effect. Raises LeaseLost and OperationStopped, and then the effect must not be tried."""
-        await self.ledger.intend(self.claim, self.step.position, intent)
-        self.step = msgspec.structs.replace(self.step, intent=intent, effect=None)
-
-    async def withdraw(self) -> None:
-        """Where the effect was certainly refused, so that nobody looks for it or undoes it."""
-        await self.ledger.withdraw(self.claim, self.step.position)
-        self.step = msgspec.structs.replace(self.step, intent=None, effect=None)
-
-    async def record(self, effect: dict[str, Any], *, found: bool = False) -> None:
-        """After every effect: what was seen done; `found` where an earlier try had done it and died."""
-        await self.ledger.record(self.claim, self.step.position, effect, found=found)
-        self.step = msgspec.structs.replace(self.step, effect=effect)
-
-    async def intend_undo(self) -> None:
-        await self.ledger.note_undo(self.claim, self.step.position, Undo(state=UndoState.INTENDED))
-
-
 StepRunner = Callable[[StepWork], Awaitable[StepDone]]
 UndoRunner = Callable[[StepWork], Awaitable[Undo]]
+Replanner = Callable[[Operation], Awaitable[Proposal]]
+Announcer = Callable[[Operation, State], Sequence[Announcement]]
+
+
+def _silent(_operation: Operation, _state: State) -> Sequence[Announcement]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +43,18 @@ class StepProcedure:
 
 @dataclass(frozen=True, slots=True)
 class Procedure:
-    """The steps that an action may have (an operation lists those that it has). `deadline` counts from the begin."""
+    """The steps that an action may have (an operation lists those that it has). `deadline` counts from the begin.
+
+    `replan` plans it again from its parameters, as of now, for whoever approves it. `announce` are its own events at
+    its end, besides those of every operation.
+    """
 
     action: str
     steps: tuple[StepProcedure, ...]
     deadline: timedelta
     version: int = 1
+    replan: Replanner | None = None
+    announce: Announcer = _silent
 
     def step(self, name: str) -> StepProcedure | None:
         return next((step for step in self.steps if step.name == name), None)
@@ -106,6 +74,13 @@ class Procedures:
 
     def find(self, action: str, version: int) -> Procedure | None:
         return self._known.get((action, version))
+
+    def newest(self, action: str) -> Procedure:
+        """What new operations are begun under. Raises LookupError."""
+        versions = [version for known, version in self._known if known == action]
+        if not versions:
+            raise LookupError(f"no procedure {action}")
+        return self._known[action, max(versions)]
 
     def runnable(self) -> frozenset[tuple[str, int]]:
         return frozenset(self._known)

@@ -92,8 +92,9 @@ class Worker:
             await asyncio.wait(left)
 
     async def _work(self, claim: Claim) -> None:
-        execution = asyncio.create_task(self._execution.run(claim))
-        beat = asyncio.create_task(self._beat(claim))
+        stop = asyncio.Event()
+        execution = asyncio.create_task(self._execution.run(claim, stop))
+        beat = asyncio.create_task(self._beat(claim, stop))
         try:
             await asyncio.wait({execution, beat}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
@@ -128,7 +129,7 @@ class Worker:
 
     async def _give_up(self, claim: Claim) -> None:
         """What the engine cannot even run would come back with every lease: it ends, and frees its locks."""
-        touched = any(step.intent is not None for step in claim.operation.steps)
+        touched = claim.operation.touched
         try:
             await self._ledger.finish(
                 claim,
@@ -139,13 +140,15 @@ class Worker:
         except (LeaseLost, DependencyUnavailable) as error:
             _log.info("operation %s could not be ended: %s", claim.operation.id, error)
 
-    async def _beat(self, claim: Claim) -> None:
-        """Renews the lease; returns once it is lost, or could not be renewed for as long as it lasts."""
+    async def _beat(self, claim: Claim, stop: asyncio.Event) -> None:
+        """Renews the lease and learns whether to stop; returns once the lease is lost, or could not be renewed for as
+        long as it lasts."""
         renewed = self._clock.monotonic()
         while True:
             await asyncio.sleep(self._settings.lease_seconds / 3)
             try:
-                await self._ledger.renew(claim, self._lease)
+                if await self._ledger.renew(claim, self._lease):
+                    stop.set()
                 renewed = self._clock.monotonic()
             except LeaseLost:
                 return

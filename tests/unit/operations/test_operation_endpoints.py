@@ -15,10 +15,11 @@ from opsapi.operations.endpoints import OperationEndpoints, OperationParams, Ope
 from opsapi.operations.errors import OperationNotFound
 from opsapi.operations.estimates import remaining_completion, step_estimates
 from opsapi.operations.model import Claim, Outcome, State
-from opsapi.operations.procedures import Procedure, StepDone, StepProcedure, StepWork
+from opsapi.operations.procedures import Procedure, StepDone, StepProcedure
 from opsapi.operations.settings import EngineSettings
 from opsapi.operations.signals import Signals
 from opsapi.operations.view import OperationView, view
+from opsapi.operations.work import StepWork
 from support.acting import NOON, SetClock, make_call, make_caller, make_new_operation
 
 HOUR = timedelta(hours=1)
@@ -63,7 +64,6 @@ async def test_an_operation_is_shown_with_the_specifications_fields(desk: Desk) 
     assert isinstance(desk.clock, SetClock)
     operation_id = await desk.begin()
     claim = await desk.claim()
-    await desk.ledger.start_step(claim, 0)
     desk.clock.advance(5)
     await desk.ledger.complete_step(claim, 0, "Found 2 unhealthy pods")
     await desk.ledger.start_step(claim, 1)
@@ -177,7 +177,6 @@ async def test_what_takes_longer_than_estimated_is_about_to_end(desk: Desk) -> N
     assert isinstance(desk.clock, SetClock)
     operation_id = await desk.begin(steps=("one",))
     claim = await desk.claim()
-    await desk.ledger.start_step(claim, 0)
     desk.clock.advance(600)
     held = await desk.ledger.get(operation_id)
     assert held is not None

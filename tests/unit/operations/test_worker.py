@@ -15,9 +15,10 @@ from opsapi.operations.errors import LeaseLost, StepFailed
 from opsapi.operations.execution import Execution
 from opsapi.operations.model import Operation, Outcome, State, StepState, Undo, UndoState
 from opsapi.operations.ports import OperationFilter
-from opsapi.operations.procedures import Procedure, Procedures, StepDone, StepProcedure, StepWork
+from opsapi.operations.procedures import Procedure, Procedures, StepDone, StepProcedure
 from opsapi.operations.settings import EngineSettings
 from opsapi.operations.signals import Signals
+from opsapi.operations.work import StepWork
 from opsapi.operations.worker import Worker
 from support.acting import SetClock, make_call, make_new_operation
 
@@ -220,7 +221,7 @@ async def test_what_the_engine_itself_cannot_run_ends_after_some_tries(
     yard = Yard(file_database, EngineSettings(lease_seconds=0.05, poll_seconds=0.02, step_attempts=3))
     worker = yard.worker()
 
-    async def broken(claim: object) -> None:
+    async def broken(claim: object, stop: object) -> None:
         raise RuntimeError("a fault of the engine")
 
     monkeypatch.setattr(worker._execution, "run", broken)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from opsapi.kit.caller import AccountKind
 from opsapi.kit.errors import PolicyRule
 from opsapi.policy.evaluation import judge_mode, judge_replicas, largest_step_up, smallest_step_down
-from opsapi.policy.model import PolicySettings, ReplicaChange, Subject, Waiver
+from opsapi.policy.model import WAIVABLE, PolicySettings, ReplicaChange, Subject, Waiver
 
 DEFAULTS = PolicySettings()
 AGENT = Subject("sa-agent", AccountKind.AGENT, "ws-1", "act")
@@ -86,7 +86,7 @@ def test_the_allowed_steps_surround_the_present_count_and_never_reach_zero(curre
 
 @given(counts, counts, st.sampled_from(list(PolicyRule)))
 def test_no_waiver_lifts_the_maximum(current: int, desired: int, rule: PolicyRule) -> None:
-    if rule not in {PolicyRule.GROWTH, PolicyRule.SHRINK, PolicyRule.SCALE_TO_ZERO, PolicyRule.MANAGED_EXTERNALLY}:
+    if rule not in WAIVABLE:
         with pytest.raises(ValueError, match="cannot be waived"):
             Waiver(account="sa-agent", rules=(rule,))
         return

@@ -17,7 +17,8 @@ CLAIM = timedelta(seconds=60)
 _PURGE = 1000
 
 
-def _id(*parts: str) -> str:
+def key_id(*parts: str) -> str:
+    """Of account, method, path and key; an operation begun under a key carries it too."""
     digest = hashlib.sha256()
     for part in parts:
         raw = part.encode(errors="surrogatepass")
@@ -39,7 +40,7 @@ class SqlIdempotencyStore:
         self, account_id: str, method: str, path: str, key: str, fingerprint: bytes
     ) -> Claimed | InProgress | Reused | StoredAnswer:
         while True:
-            claimed = await self._try(account_id, _id(account_id, method, path, key), fingerprint)
+            claimed = await self._try(account_id, key_id(account_id, method, path, key), fingerprint)
             if claimed is not None:
                 return claimed
 

@@ -11,7 +11,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from opsapi.adapters.sql.tables import operation_steps, operations
 from opsapi.audit.model import AuditEntry, system_entry
 from opsapi.kit.caller import AuditTrail, Call, System
-from opsapi.operations.model import Claim, Failure, NewOperation, Operation, Outcome, State, Step, StepState, Undo
+from opsapi.operations.model import (
+    Approval,
+    Claim,
+    Failure,
+    Item,
+    NewOperation,
+    Operation,
+    Outcome,
+    State,
+    Step,
+    StepState,
+    Undo,
+)
 
 STEP = operation_steps.c
 OPERATION = operations.c
@@ -24,7 +36,7 @@ def new_operation(new: NewOperation, call: Call, now: datetime) -> dict[str, Any
         "id": new.id,
         "action": new.action,
         "version": new.version,
-        "state": State.QUEUED,
+        "state": State.QUEUED if new.approval is None else State.PENDING_APPROVAL,
         "workspace_id": new.workspace_id,
         "application_id": new.application_id,
         "resource_id": new.resource_id,
@@ -38,6 +50,10 @@ def new_operation(new: NewOperation, call: Call, now: datetime) -> dict[str, Any
         "agent_run": call.caller.agent_run,
         "request_id": call.request_id,
         "reason": new.reason,
+        "permission": new.permission,
+        "counted": new.counted,
+        "approval": None if new.approval is None else msgspec.to_builtins(new.approval),
+        "approval_expires_at": new.approval_expires_at,
         "created_at": now,
         "updated_at": now,
         "estimated_completion": new.estimated_completion,
@@ -89,6 +105,7 @@ def _step(row: sa.RowMapping) -> Step:
     values["state"] = StepState(row["state"])
     values["undo"] = None if row["undo"] is None else msgspec.convert(row["undo"], Undo)
     values["error"] = None if row["error"] is None else msgspec.convert(row["error"], Failure)
+    values["items"] = msgspec.convert(row["items"] or {}, dict[str, Item])
     return Step(**values)
 
 
@@ -97,7 +114,23 @@ def _operation(row: sa.RowMapping, steps: list[Step]) -> Operation:
     values["state"] = State(row["state"])
     values["outcome"] = None if row["outcome"] is None else Outcome(row["outcome"])
     values["error"] = None if row["error"] is None else msgspec.convert(row["error"], Failure)
+    values["locks"] = tuple(row["locks"] or ())
+    values["approval"] = None if row["approval"] is None else msgspec.convert(row["approval"], Approval)
     return Operation(**values, steps=tuple(steps))
+
+
+async def start(connection: AsyncConnection, operation_id: str, position: int, now: datetime) -> None:
+    """Marks a step in progress and counts the attempt; one that has failed stays so while it is undone."""
+    statement = (
+        sa.update(operation_steps)
+        .where(STEP.operation_id == operation_id, STEP.position == position)
+        .values(
+            state=sa.case((STEP.state == StepState.FAILED, StepState.FAILED), else_=StepState.IN_PROGRESS),
+            attempts=STEP.attempts + 1,
+            started_at=sa.func.coalesce(STEP.started_at, sa.bindparam("begun", now, STEP.started_at.type)),
+        )
+    )
+    await connection.execute(statement)
 
 
 async def set_step(connection: AsyncConnection, claim: Claim, position: int, values: dict[str, Any]) -> None:
