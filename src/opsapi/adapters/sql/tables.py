@@ -341,6 +341,61 @@ outbox_events = sa.Table(
 )
 """Written with the change that an event tells of; whoever dispatches it makes its deliveries in one transaction."""
 
+webhooks = sa.Table(
+    "webhooks",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("event_types", JSON, nullable=False),
+    sa.Column("workspaces", JSON, nullable=False),
+    sa.Column("enabled", sa.Boolean, nullable=False),
+    sa.Column("disabled_because", WORD),
+    sa.Column("disabled_at", UtcDateTime),
+    sa.Column("failing_since", UtcDateTime),
+    sa.Column("last_success_at", UtcDateTime),
+    sa.Column("secret", sa.LargeBinary, nullable=False),
+    sa.Column("secret_key_id", sa.String(16), nullable=False),
+    sa.Column("previous_secret", sa.LargeBinary),
+    sa.Column("previous_secret_key_id", sa.String(16)),
+    sa.Column("previous_secret_until", UtcDateTime),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("created_by", ID, nullable=False),
+    sa.Column("updated_at", UtcDateTime, nullable=False),
+)
+"""Secrets are ciphertext; the previous one signs too until its time is over."""
+
+webhook_deliveries = sa.Table(
+    "webhook_deliveries",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("event_id", ID, nullable=False),
+    sa.Column("event_type", NAME, nullable=False),
+    sa.Column("workspace_id", ID, nullable=False),
+    sa.Column("target", NAME, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("state", WORD, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("next_attempt_at", UtcDateTime),
+    sa.Column("give_up_at", UtcDateTime, nullable=False),
+    sa.Column("finished_at", UtcDateTime),
+    sa.Column("lease_token", sa.BigInteger, nullable=False),
+    sa.Column("history", JSON, nullable=False),
+    sa.CheckConstraint("state IN ('pending', 'delivered', 'dead')", name="state"),
+    sa.Index(
+        "ix_webhook_deliveries_due",
+        "next_attempt_at",
+        "id",
+        sqlite_where=sa.text("state = 'pending'"),
+        postgresql_where=sa.text("state = 'pending'"),
+    ),
+    sa.Index("ix_webhook_deliveries_target", "target", "created_at", "id"),
+    sa.Index("ix_webhook_deliveries_finished", "state", "finished_at"),
+)
+"""`target` is a webhook's id or a channel's name. A claim moves `next_attempt_at` to the end of its lease, so that what
+a dead process had claimed falls due again by itself; `lease_token` fences off the late."""
+
 application_changes = sa.Table(
     "application_changes",
     metadata,
