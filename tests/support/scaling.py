@@ -11,16 +11,19 @@ import pytest
 from opsapi.adapters.sql.engine import Database
 from opsapi.adapters.sql.ledger import SqlLedger
 from opsapi.applications.scale_endpoint import ScaleEndpoints
+from opsapi.applications.scale_planning import ScalePlanner
 from opsapi.applications.scaling_model import ScaleAnswer, ScaleBody, ScaleParams
 from opsapi.applications.scaling_steps import ScalingSettings, ScalingSteps
 from opsapi.kit.caller import Call
 from opsapi.kit.endpoint import Reply
+from opsapi.operations.desk import Desk
 from opsapi.operations.execution import Execution
 from opsapi.operations.model import Operation
 from opsapi.operations.ports import OperationFilter
 from opsapi.operations.procedures import Procedures
 from opsapi.operations.settings import EngineSettings
 from opsapi.operations.signals import Signals
+from opsapi.policy.book import PolicyBook
 from opsapi.policy.model import PolicySettings
 from opsapi.workspaces.model import Mode
 from opsapi.workspaces.objects import DEPLOYMENT, NODE, Condition, Node, NodeStatus, ObjectMeta
@@ -68,11 +71,13 @@ class Stage:
             self.cluster = FakeCluster(make_workspace("ws-123", **changes), self.inventory)
             self.clusters = FakeClusters(self.cluster)
         settings = ScalingSettings(verify_seconds=60, hold_seconds=5, poll_seconds=1)
-        self.steps = ScalingSteps(self.clusters, self.workloads, self.policy, settings)
+        book = PolicyBook(self.policy)
+        self.steps = ScalingSteps(self.clusters, self.workloads, book, settings)
         self.procedures = Procedures()
-        procedure = self.steps.procedure()
-        self.procedures.register(procedure)
-        self.endpoints = ScaleEndpoints(self.clusters, self.workloads, self.ledger, procedure, self.policy, self.clock)
+        self.planner = ScalePlanner(self.clusters, self.workloads, book)
+        self.procedures.register(self.steps.procedure(self.planner.replan))
+        self.desk = Desk(self.ledger, self.procedures, book, self.clock)
+        self.endpoints = ScaleEndpoints(self.clusters, self.workloads, self.planner, self.desk, self.ledger, self.clock)
         self.execution = Execution(
             self.ledger,
             self.procedures,

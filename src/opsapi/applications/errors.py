@@ -1,36 +1,9 @@
 """How a write to a cluster can fail, and what applications refuse."""
 
-from opsapi.kit.errors import (
-    DependencyUnavailable,
-    Details,
-    OpsError,
-    PolicyDenied,
-    PolicyDetails,
-    PolicyRule,
-    ResourceNotFound,
-)
+from opsapi.kit.errors import Details, OpsError, PolicyDenied, PolicyDetails, PolicyRule, ResourceNotFound
+from opsapi.workspaces.writing import OutcomeUnknown, TargetGone, WriteConflict, WriteRefused
 
-
-class WriteConflict(Exception):
-    """The object changed or was replaced since it was read; re-read and decide again."""
-
-
-class WriteRefused(Exception):
-    """The cluster understood and refused. `reason` is Kubernetes' reason word (Forbidden, Invalid, …)."""
-
-    def __init__(self, reason: str, message: str, status: int) -> None:
-        super().__init__(f"{reason}: {message}")
-        self.reason = reason
-        self.message = message
-        self.status = status
-
-
-class TargetGone(Exception):
-    """The object does not exist any more."""
-
-
-class OutcomeUnknown(DependencyUnavailable):
-    """A write was sent but no answer tells whether it took effect. It is not repeated: re-read and decide again."""
+__all__ = ["OutcomeUnknown", "TargetGone", "WriteConflict", "WriteRefused"]
 
 
 class ApplicationNotFound(ResourceNotFound):

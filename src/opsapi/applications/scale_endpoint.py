@@ -1,9 +1,5 @@
 """POST …/deployments/{deployment_name}/scale: plan, refuse or begin."""
 
-import re
-from collections.abc import Sequence
-from datetime import timedelta
-
 import msgspec
 
 from opsapi.applications.errors import (
@@ -15,48 +11,42 @@ from opsapi.applications.errors import (
     WriteRefused,
 )
 from opsapi.applications.ports import AutoscalerBounds, WorkloadRef, Workloads
-from opsapi.applications.scaling import ACTION, plan, wanted_replicas
-from opsapi.applications.scaling_facts import check_names, find_deployment, gather
+from opsapi.applications.scale_planning import PlannedScale, ScalePlanner
+from opsapi.applications.scaling_facts import check_names, find_deployment
 from opsapi.applications.scaling_model import (
     Decision,
     ObjectChange,
-    PlannedStep,
-    PlanRefusal,
     PodsAffected,
     ScaleAnswer,
     ScaleBody,
     ScaleFacts,
+    ScaleOrder,
     ScaleParams,
     ScalePlan,
 )
 from opsapi.kit.caller import Call
 from opsapi.kit.clock import Clock
-from opsapi.kit.duration import format_seconds
 from opsapi.kit.endpoint import WORKSPACE_OPERATIONS, Example, Idempotency, Partial, Reply, Scope, endpoint
 from opsapi.kit.errors import (
     AmbiguousResource,
     DependencyUnavailable,
     InvalidState,
     PolicyDenied,
-    PolicyRule,
     ResourceNotFound,
     ValidationFailed,
 )
-from opsapi.kit.ids import new_id
 from opsapi.kit.permissions import Permission
-from opsapi.operations.errors import InProgressDetails, OperationInProgress
-from opsapi.operations.estimates import RUNS_CONSIDERED, step_estimates
-from opsapi.operations.model import NewOperation, NewStep, lock_key
+from opsapi.kit.text import one_line
+from opsapi.operations.desk import Desk, started
+from opsapi.operations.errors import InProgressDetails, OperationInProgress, StalePlan
+from opsapi.operations.model import Operation, lock_key
 from opsapi.operations.ports import Ledger
-from opsapi.operations.procedures import Procedure
 from opsapi.policy.evaluation import judge_mode
-from opsapi.policy.model import PolicySettings, Subject
+from opsapi.policy.model import Subject
 from opsapi.workspaces.errors import WorkspaceNotFound
 from opsapi.workspaces.model import Mode
 from opsapi.workspaces.ports import Cluster, Clusters
 
-_POLL_MS = 1000
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _NOT_LIFTED = (AutoscalerConflict, ManagedExternally, ProtectedNamespace, InvalidState)
 """What no approval could lift is an error in a dry run too; the rest is part of the plan."""
 _NO_PRICES = "no price book is configured"
@@ -86,19 +76,13 @@ _RESPONSE = {
 
 class ScaleEndpoints:
     def __init__(
-        self,
-        clusters: Clusters,
-        workloads: Workloads,
-        ledger: Ledger,
-        procedure: Procedure,
-        policy: PolicySettings,
-        clock: Clock,
+        self, clusters: Clusters, workloads: Workloads, planner: ScalePlanner, desk: Desk, ledger: Ledger, clock: Clock
     ) -> None:
         self._clusters = clusters
         self._workloads = workloads
+        self._planner = planner
+        self._desk = desk
         self._ledger = ledger
-        self._procedure = procedure
-        self._policy = policy
         self._clock = clock
 
     @endpoint(
@@ -124,6 +108,7 @@ class ScaleEndpoints:
             ManagedExternally,
             InvalidState,
             OperationInProgress,
+            StalePlan,
             DependencyUnavailable,
         ),
         examples=(Example("scaling", response=_RESPONSE, request=_REQUEST, status=202),),
@@ -140,70 +125,40 @@ class ScaleEndpoints:
         cluster = self._clusters.find(params.workspace_id)
         if cluster is None:
             raise WorkspaceNotFound(params.workspace_id)
+        earlier = await self._desk.earlier(call) if not body.dry_run else None
+        if earlier is not None:
+            return started(earlier, _begun(earlier))
         caller = call.caller
         subject = Subject(caller.account_id, caller.kind, params.workspace_id, cluster.workspace.mode)
         refusal = judge_mode(subject)
         if refusal is not None and not body.dry_run:
             raise refusal.error()
-        ref = find_deployment(cluster, self._policy, params.deployment_name, params.project)
+        ref = find_deployment(cluster, self._desk.policy.settings, params.deployment_name, params.project)
         call.audit.resource = f"{ref.kind.kind}/{ref.namespace}/{ref.name}"
-        call.audit.reason = reason = _printable(body.reason)
-        facts = await gather(cluster, self._workloads, ref, wanted=wanted_replicas(body.replicas, bounds))
-        decision = plan(facts, subject, self._policy, replicas=body.replicas, bounds=bounds, reason=reason)
+        call.audit.reason = reason = one_line(body.reason)
+        planned = await self._planner.plan(
+            cluster,
+            ref,
+            subject,
+            replicas=body.replicas,
+            bounds=bounds,
+            reason=reason,
+            confirm=body.confirmation_required,
+        )
         if body.dry_run:
-            return await self._rehearse(cluster, facts, decision)
+            return await self._rehearse(call, cluster, planned)
+        if planned.decision.nothing_to_do and body.plan_hash is None:
+            return await self._unchanged(planned)
+        operation = await self._desk.begin(call, planned.proposal, given_hash=body.plan_hash)
+        return started(operation, _begun(operation), warnings=planned.decision.warnings)
+
+    async def _unchanged(self, planned: PlannedScale) -> Reply[ScaleAnswer]:
+        """Also what a running operation has set, and may yet undo, looks like nothing to do: that one is named."""
+        facts, decision = planned.facts, planned.decision
         if decision.refusals:
             raise decision.refusals[0]
-        if decision.nothing_to_do:
-            return await self._unchanged(facts, decision)
-        return await self._begin(call, facts, decision)
-
-    async def _begin(self, call: Call, facts: ScaleFacts, decision: Decision) -> Reply[ScaleAnswer]:
-        now = self._clock.now()
-        order = decision.order
-        estimates = await self._estimates(decision.steps)
-        new = NewOperation(
-            id=new_id("op"),
-            action=ACTION,
-            version=self._procedure.version,
-            workspace_id=order.workspace_id,
-            application_id=facts.application_id,
-            resource_id=facts.application_id,
-            resource_uid=order.uid,
-            parameters=msgspec.to_builtins(order),
-            plan={"objects": msgspec.to_builtins(decision.objects)},
-            plan_hash=decision.plan_hash,
-            reason=order.reason,
-            steps=tuple(NewStep(step, estimates[step]) for step in decision.steps),
-            estimated_completion=now + timedelta(seconds=sum(estimates.values())),
-            deadline_at=now + self._procedure.deadline,
-        )
-        begun = await self._ledger.begin(new, call, locks={lock_key(order.workspace_id, facts.application_id)})
-        answer = ScaleAnswer(
-            deployment_name=order.name,
-            workspace_id=order.workspace_id,
-            previous_replicas=order.previous,
-            new_replicas=order.replicas,
-            status="scaling",
-            started_at=begun.created_at.replace(microsecond=0),
-            estimated_completion=new.estimated_completion.replace(microsecond=0),
-            project=order.namespace,
-            application_id=facts.application_id,
-            operation_id=begun.id,
-        )
-        return Reply(
-            answer,
-            status=202,
-            observed_at=now,
-            operation_id=begun.id,
-            poll_after_ms=_POLL_MS,
-            warnings=list(decision.warnings),
-        )
-
-    async def _unchanged(self, facts: ScaleFacts, decision: Decision) -> Reply[ScaleAnswer]:
-        """Also what a running operation has set, and may yet undo, looks like nothing to do: that one is named."""
-        order = decision.order
-        holder = await self._ledger.holder(lock_key(order.workspace_id, facts.application_id))
+        lock = lock_key(decision.order.workspace_id, facts.application_id)
+        holder = await self._ledger.holder(lock)
         if holder is not None:
             estimated = holder.estimated_completion
             raise OperationInProgress(
@@ -219,51 +174,36 @@ class ScaleEndpoints:
         return reply
 
     def _answer(self, facts: ScaleFacts, decision: Decision, status: str) -> Reply[ScaleAnswer]:
-        order = decision.order
-        answer = ScaleAnswer(
-            deployment_name=order.name,
-            workspace_id=order.workspace_id,
-            previous_replicas=order.previous,
-            new_replicas=order.replicas,
-            status=status,
-            started_at=None,
-            estimated_completion=None,
-            project=order.namespace,
-            application_id=facts.application_id,
-        )
         nothing = "nothing was started"
         return Reply(
-            answer,
+            _answer(decision.order, facts.application_id, status),
             status=200,
             observed_at=self._clock.now(),
             partial=[Partial("started_at", nothing), Partial("estimated_completion", nothing)],
             warnings=list(decision.warnings),
         )
 
-    async def _rehearse(self, cluster: Cluster, facts: ScaleFacts, decision: Decision) -> Reply[ScaleAnswer]:
+    async def _rehearse(self, call: Call, cluster: Cluster, planned: PlannedScale) -> Reply[ScaleAnswer]:
+        facts, decision = planned.facts, planned.decision
         for refusal in decision.refusals:
-            maximum = isinstance(refusal, PolicyDenied) and _rule(refusal) == PolicyRule.MAX_REPLICAS
-            if maximum or isinstance(refusal, _NOT_LIFTED):
+            if isinstance(refusal, _NOT_LIFTED):
                 raise refusal
-        estimates = await self._estimates(decision.steps)
+        rehearsal = await self._desk.rehearse(call, planned.proposal)
         objects = [await self._try(cluster, facts, decision, change) for change in decision.objects]
         delta = decision.order.replicas - facts.scale.current
         outline = ScalePlan(
-            allowed=not decision.refusals and all(change.accepted is not False for change in objects),
-            refusals=[
-                PlanRefusal(code=r.code, message=r.message, details=msgspec.to_builtins(r.details))
-                for r in decision.refusals
-            ],
-            steps=[PlannedStep(step, format_seconds(timedelta(seconds=estimates[step]))) for step in decision.steps]
-            if not decision.nothing_to_do
-            else [],
+            allowed=rehearsal.allowed and all(change.accepted is not False for change in objects),
+            refusals=rehearsal.refusals,
+            needs_approval=rehearsal.needs_approval,
+            steps=rehearsal.steps,
             objects=objects,
             pods_affected=PodsAffected(added=max(0, delta), removed=max(0, -delta)),
             disruption_budgets=None if decision.budgets is None else list(decision.budgets),
             quotas=None if decision.quotas is None else list(decision.quotas),
             capacity=decision.capacity,
             cost_change=None,
-            plan_hash=decision.plan_hash,
+            plan_hash=rehearsal.plan_hash,
+            plan_expires_at=rehearsal.expires_at,
         )
         reply = self._answer(facts, decision, "planned")
         reply.data = msgspec.structs.replace(reply.data, plan=outline)
@@ -298,20 +238,31 @@ class ScaleEndpoints:
                 ref, wanted, existing=facts.autoscaler, operation_id="op-dry-run", dry_run=True
             )
 
-    async def _estimates(self, steps: Sequence[str]) -> dict[str, float]:
-        history = await self._ledger.step_durations(ACTION, RUNS_CONSIDERED)
-        return step_estimates(self._procedure, steps, history)
+
+def _answer(order: ScaleOrder, application_id: str, status: str) -> ScaleAnswer:
+    return ScaleAnswer(
+        deployment_name=order.name,
+        workspace_id=order.workspace_id,
+        previous_replicas=order.previous,
+        new_replicas=order.replicas,
+        status=status,
+        started_at=None,
+        estimated_completion=None,
+        project=order.namespace,
+        application_id=application_id,
+    )
 
 
-def _rule(refusal: PolicyDenied) -> str:
-    return str(getattr(refusal.details, "rule", ""))
-
-
-def _printable(reason: str | None) -> str | None:
-    """On one line: it goes into events, tables and terminals."""
-    if reason is None:
-        return None
-    return _UNPRINTABLE.sub(" ", reason).strip() or None
+def _begun(operation: Operation) -> ScaleAnswer:
+    """From the operation alone, as it was begun."""
+    order = msgspec.convert(operation.parameters, ScaleOrder)
+    estimated = operation.estimated_completion
+    return msgspec.structs.replace(
+        _answer(order, operation.resource_id, "scaling" if operation.approval is None else "pending_approval"),
+        started_at=operation.created_at.replace(microsecond=0),
+        estimated_completion=estimated.replace(microsecond=0) if estimated is not None else None,
+        operation_id=operation.id,
+    )
 
 
 def _unobserved(outline: ScalePlan) -> list[Partial]:

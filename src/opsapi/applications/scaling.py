@@ -1,9 +1,5 @@
 """Decides whether and how a deployment is scaled: `plan` is pure, over facts that the endpoint gathers."""
 
-import hashlib
-
-import msgspec
-
 from opsapi.applications.demand import budget_hits, quota_hits
 from opsapi.applications.errors import QuotaExceeded
 from opsapi.applications.ownership import ownership_refusals
@@ -19,7 +15,6 @@ from opsapi.applications.scaling_model import (
     ScaleOrder,
 )
 from opsapi.kit.errors import InvalidState, OpsError, PolicyDenied, PolicyDetails, PolicyRule, StateDetails
-from opsapi.policy.evaluation import judge_mode, judge_replicas
 from opsapi.policy.model import CapacityRule, PolicySettings, ReplicaChange, Subject
 from opsapi.workspaces.objects import AUTOSCALER, HorizontalPodAutoscaler
 
@@ -39,7 +34,8 @@ def plan(
     bounds: AutoscalerBounds | None,
     reason: str | None,
 ) -> Decision:
-    """The refusals are in the order in which a caller should learn of them; the order is meaningful without them."""
+    """The refusals are in the order in which a caller should learn of them, policy's own not among them (the desk asks
+    it); the order is meaningful without them."""
     order = _order(facts, replicas, bounds, reason)
     added = max(0, order.replicas - facts.scale.current)
     removed = max(0, facts.scale.current - order.replicas)
@@ -47,9 +43,8 @@ def plan(
     quotas = None if facts.quotas is None else tuple(quota_hits(facts.quotas, template, added))
     budgets = None if facts.budgets is None else tuple(budget_hits(facts.budgets, template, removed))
     objects = _objects(facts, order)
-    refusals = [*_mode(subject), *ownership_refusals(facts, order, settings, subject)]
+    refusals = ownership_refusals(facts, order, settings, subject)
     if objects:
-        refusals += [refusal.error() for refusal in judge_replicas(settings, subject, _change(facts, order))]
         refusals += _quota_refusals(quotas) if added else []
         refusals += _capacity_refusals(facts, order, settings)
         refusals += _state(facts, settings)
@@ -63,7 +58,7 @@ def plan(
         budgets=budgets,
         quotas=quotas,
         capacity=facts.capacity,
-        plan_hash=plan_hash(subject, facts, order, objects),
+        change=_change(facts, order) if objects else None,
     )
 
 
@@ -189,11 +184,6 @@ def _change(facts: ScaleFacts, order: ScaleOrder) -> ReplicaChange:
     )
 
 
-def _mode(subject: Subject) -> list[OpsError]:
-    refusal = judge_mode(subject)
-    return [refusal.error()] if refusal is not None else []
-
-
 def _quota_refusals(quotas: tuple[QuotaHit, ...] | None) -> list[OpsError]:
     return [
         QuotaExceeded(quota=hit.quota, resource=hit.resource, hard=hit.hard, used=hit.used, needed=hit.needed)
@@ -245,20 +235,3 @@ def _warnings(facts: ScaleFacts, order: ScaleOrder, settings: PolicySettings) ->
     if controller is not None:
         found.append(f"{controller.kind} {controller.name} controls the deployment and may change it back")
     return tuple(found)
-
-
-def plan_hash(subject: Subject, facts: ScaleFacts, order: ScaleOrder, objects: tuple[ObjectChange, ...]) -> str:
-    """SHA-256 over what an approval would be about: not status, resourceVersions, times or costs."""
-    autoscaler = facts.autoscaler
-    covered = {
-        "action": ACTION,
-        "account": subject.account_id,
-        "workspace": order.workspace_id,
-        "replicas": order.replicas,
-        "autoscaler": order.autoscaler,
-        "uid": order.uid,
-        "generation": facts.workload.metadata.generation,
-        "autoscaler_generation": autoscaler.metadata.generation if autoscaler is not None else None,
-        "objects": objects,
-    }
-    return hashlib.sha256(msgspec.json.encode(covered, order="deterministic")).hexdigest()

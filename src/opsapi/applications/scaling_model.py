@@ -1,7 +1,7 @@
 """What a caller asks of scaling, what it answers, and the plan in between. Pure."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -10,6 +10,8 @@ from opsapi.applications.ports import AutoscalerBounds, ScaleState, WorkloadRef
 from opsapi.kit.duration import parse_duration
 from opsapi.kit.endpoint import Body, Params
 from opsapi.kit.errors import OpsError, ValidationFailed
+from opsapi.operations.desk import PlanHash, PlannedStep, PlanRefusal
+from opsapi.policy.model import ReplicaChange
 from opsapi.workspaces.objects import (
     CustomObject,
     HorizontalPodAutoscaler,
@@ -56,12 +58,16 @@ class AutoScaleConfig(Body, frozen=True, kw_only=True):
 
 
 class ScaleBody(Body, frozen=True, kw_only=True):
-    """`reason` is kept in the audit, the application's changes and the Kubernetes Event."""
+    """`reason` is kept in the audit, the application's changes and the Kubernetes Event. With `plan_hash`, of a dry
+    run, exactly that plan is carried out or the answer is `STALE_PLAN`; `confirmation_required` puts it before a
+    person in any case."""
 
     replicas: Count
     reason: Annotated[str, Meta(max_length=1000)] | None = None
     auto_scale_config: AutoScaleConfig | None = None
     dry_run: bool = False
+    plan_hash: PlanHash | None = None
+    confirmation_required: bool = False
 
 
 class ScaleParams(Params, frozen=True, kw_only=True):
@@ -89,11 +95,6 @@ class ObjectChange(msgspec.Struct, frozen=True, kw_only=True):
     changes: list[FieldChange]
     accepted: bool | None = None
     reason: str | None = None
-
-
-class PlannedStep(msgspec.Struct, frozen=True):
-    step: str
-    estimated_duration: str
 
 
 class PodsAffected(msgspec.Struct, frozen=True):
@@ -132,20 +133,13 @@ class Capacity(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
-class PlanRefusal(msgspec.Struct, frozen=True, kw_only=True):
-    """What a call without `dry_run` would be answered."""
-
-    code: str
-    message: str
-    details: Any
-
-
 class ScalePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """`allowed` is false where `refusals` is not empty. `plan_hash` covers action, parameters, account, uids,
-    generations and the fields to be written."""
+    """`allowed` is false where `refusals` is not empty; `needs_approval` names the rules for which the call would wait
+    for a person. `plan_hash` covers action, parameters, account, uids, generations and the fields to be written."""
 
     allowed: bool
     refusals: list[PlanRefusal]
+    needs_approval: list[str]
     steps: list[PlannedStep]
     objects: list[ObjectChange]
     pods_affected: PodsAffected
@@ -154,10 +148,12 @@ class ScalePlan(msgspec.Struct, frozen=True, kw_only=True):
     capacity: Capacity
     cost_change: None
     plan_hash: str
+    plan_expires_at: datetime
 
 
 class ScaleAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """`status`: `scaling` (202), `unchanged` (nothing to do) or `planned` (dry run)."""
+    """`status`: `scaling` (202), `pending_approval` (202, a person decides), `unchanged` (nothing to do) or `planned`
+    (dry run)."""
 
     deployment_name: str
     workspace_id: str
@@ -224,4 +220,5 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     budgets: tuple[BudgetHit, ...] | None
     quotas: tuple[QuotaHit, ...] | None
     capacity: Capacity
-    plan_hash: str
+    change: ReplicaChange | None
+    """What policy weighs; None where nothing is to be changed."""

@@ -23,10 +23,11 @@ from opsapi.applications.scaling_model import AutoscalerOrder, ScaleOrder
 from opsapi.kit.errors import DependencyUnavailable
 from opsapi.operations.errors import StepFailed, StepPostponed
 from opsapi.operations.model import Outcome, Undo, UndoState
-from opsapi.operations.procedures import Procedure, StepDone, StepProcedure
+from opsapi.operations.procedures import Procedure, Replanner, StepDone, StepProcedure
 from opsapi.operations.work import StepWork
+from opsapi.policy.book import PolicyBook
 from opsapi.policy.evaluation import judge_mode
-from opsapi.policy.model import PolicySettings, Subject
+from opsapi.policy.model import Subject
 from opsapi.workspaces.objects import DEPLOYMENT, HorizontalPodAutoscaler, Workload
 from opsapi.workspaces.ports import Clusters
 
@@ -49,15 +50,13 @@ class ScalingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class ScalingSteps:
     """`procedure()` is what wiring registers with the engine."""
 
-    def __init__(
-        self, clusters: Clusters, workloads: Workloads, policy: PolicySettings, settings: ScalingSettings
-    ) -> None:
+    def __init__(self, clusters: Clusters, workloads: Workloads, policy: PolicyBook, settings: ScalingSettings) -> None:
         self._clusters = clusters
         self._workloads = workloads
         self._policy = policy
         self._settings = settings
 
-    def procedure(self) -> Procedure:
+    def procedure(self, replan: Replanner | None = None) -> Procedure:
         """The published estimates add up to the two minutes that a small application takes at most."""
         steps = (
             StepProcedure(SET_AUTOSCALER, self.set_autoscaler, timedelta(seconds=5), self.undo_autoscaler),
@@ -65,7 +64,7 @@ class ScalingSteps:
             StepProcedure(VERIFY, self.verify, timedelta(seconds=115)),
             StepProcedure(CREATE_AUTOSCALER, self.set_autoscaler, timedelta(seconds=5)),
         )
-        return Procedure(ACTION, steps, timedelta(seconds=self._settings.verify_seconds + 60))
+        return Procedure(ACTION, steps, timedelta(seconds=self._settings.verify_seconds + 60), replan=replan)
 
     async def set_replicas(self, work: StepWork) -> StepDone:
         """Writes `/scale` under the uid and the version just read.
@@ -270,7 +269,7 @@ class ScalingSteps:
         refusal = judge_mode(subject)
         if refusal is not None:
             return refusal.message
-        if self._policy.protects(order.namespace) or not cluster.workspace.in_scope(order.namespace):
+        if self._policy.settings.protects(order.namespace) or not cluster.workspace.in_scope(order.namespace):
             return f"namespace {order.namespace} is protected or out of the workspace's scope by now"
         return ""
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from opsapi.kit.caller import Call
 from opsapi.kit.clock import Clock
@@ -24,6 +25,8 @@ from opsapi.policy.evaluation import judge
 from opsapi.policy.model import Refusal
 
 POLL_MS = 1000
+PlanHash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+"""As a dry run issued it: SHA-256 in hex."""
 _MODES = (PolicyRule.WORKSPACE_OBSERVES, PolicyRule.WORKSPACE_PROPOSES)
 
 

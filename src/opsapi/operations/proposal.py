@@ -12,8 +12,8 @@ from opsapi.policy.model import Ask
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     """`parameters` is the order that the steps read, whatever process they run in; `plan` is what callers are shown;
-    `intended` is what else the hash covers: uids, generations, fields to be written (never status, resourceVersions,
-    times or costs). `refusals` stand whatever policy says, the first being the answer.
+    `intended` is what the hash covers: what was asked for, uids, generations, fields to be written (never status,
+    resourceVersions, times or costs). `refusals` stand whatever policy says, the first being the answer.
     """
 
     action: str
@@ -35,14 +35,13 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan_hash(proposal: Proposal, account_id: str) -> str:
-    """SHA-256 in hex over action, parameters, account, resource and what is intended; the reason does not count."""
+    """SHA-256 in hex over action, account, resource and what is intended (what was asked for among it)."""
     covered = (
         proposal.action,
         account_id,
         proposal.workspace_id,
         proposal.resource_id,
         proposal.resource_uid,
-        {name: value for name, value in proposal.parameters.items() if name != "reason"},
         proposal.intended,
     )
     return hashlib.sha256(msgspec.json.encode(covered, order="sorted")).hexdigest()

@@ -26,6 +26,7 @@ from opsapi.applications.identity import Applications
 from opsapi.applications.reads import ApplicationReadEndpoints
 from opsapi.applications.recent import RecentActivity
 from opsapi.applications.scale_endpoint import ScaleEndpoints
+from opsapi.applications.scale_planning import ScalePlanner
 from opsapi.applications.scaling_steps import ScalingSteps
 from opsapi.audit.chainer import Chainer
 from opsapi.audit.checkpoints import FileCheckpoints, LogCheckpoints
@@ -39,13 +40,17 @@ from opsapi.http.ports import HttpPorts
 from opsapi.kit.endpoint import declared
 from opsapi.kit.errors import DependencyUnavailable
 from opsapi.kit.permissions import Grants
+from opsapi.operations.desk import Desk
 from opsapi.operations.endpoints import OperationEndpoints
 from opsapi.operations.execution import Execution
-from opsapi.operations.procedures import Procedure, Procedures
+from opsapi.operations.procedures import Procedures
+from opsapi.operations.work import Gate
 from opsapi.operations.worker import Worker
+from opsapi.policy.book import PolicyBook
 from opsapi.settings.model import Settings, WorkspaceSettings
 from opsapi.settings.source import InvalidConfiguration
 from opsapi.wiring.collectors import ServiceCollector
+from opsapi.wiring.gate import AccountGate
 from opsapi.wiring.state import State, opened_state
 from opsapi.workspaces.endpoints import WorkspaceEndpoints
 from opsapi.workspaces.model import ClusterAccess, Source, Workspace
@@ -99,8 +104,14 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         registry = Registry(clusters, views, store, state.ledger, state.clock)
         recorder = AuditRecorder(state.audit, state.clock, capacity=settings.audit.queue)
         workloads = KubernetesWorkloads(clusters)
-        scaling = ScalingSteps(clusters, workloads, settings.policy, settings.scaling).procedure()
-        worker = _worker(state, scaling)
+        policy = PolicyBook(settings.policy, state.clock.now())
+        procedures = Procedures()
+        desk = Desk(state.ledger, procedures, policy, state.clock)
+        scale_planner = ScalePlanner(clusters, workloads, policy)
+        scaling = ScalingSteps(clusters, workloads, policy, settings.scaling)
+        procedures.register(scaling.procedure(scale_planner.replan))
+        gate = AccountGate(state.accounts, clusters, state.ledger)
+        worker = _worker(state, procedures, gate)
         times = ResponseTimes()
         board = HealthBoard(
             views,
@@ -117,7 +128,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             WorkspaceEndpoints(registry, views),
             ApplicationReadEndpoints(applications),
             ChangesEndpoints(changes),
-            ScaleEndpoints(clusters, workloads, state.ledger, scaling, settings.policy, state.clock),
+            ScaleEndpoints(clusters, workloads, scale_planner, desk, state.ledger, state.clock),
             OperationEndpoints(state.ledger, state.signals, state.clock, settings.operations),
             AccountEndpoints(state.accounts, state.administration, state.issuer, CallerLimits(limiter, settings.http)),
             AuditEndpoints(state.audit),
@@ -143,13 +154,10 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         yield Service(state, clusters, registry, recorder, worker, app)
 
 
-def _worker(state: State, *procedures: Procedure) -> Worker:
-    known = Procedures()
-    for procedure in procedures:
-        known.register(procedure)
+def _worker(state: State, procedures: Procedures, gate: Gate) -> Worker:
     settings = state.settings.operations
-    execution = Execution(state.ledger, known, state.clock, settings)
-    return Worker(state.ledger, execution, known, state.signals, state.clock, settings)
+    execution = Execution(state.ledger, procedures, state.clock, settings, gate=gate)
+    return Worker(state.ledger, execution, procedures, state.signals, state.clock, settings)
 
 
 def _keep_audit(stack: AsyncExitStack, state: State, recorder: AuditRecorder, settings: Settings) -> None:

@@ -1,18 +1,18 @@
 """Writes to clusters: fresh reads, preconditions on uid and resourceVersion, and no repetition of what may have
 happened."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from opsapi.adapters.kubernetes.clusters import KubernetesClusters
+from opsapi.adapters.kubernetes.failures import COMPONENT, reading, writing
 from opsapi.adapters.kubernetes.reflector import collection_path
-from opsapi.adapters.kubernetes.transport import Refused, Transport, Unreachable
-from opsapi.adapters.kubernetes.wire import Undecodable, decode_object, decode_page
-from opsapi.applications.errors import OutcomeUnknown, TargetGone, WriteConflict, WriteRefused
+from opsapi.adapters.kubernetes.transport import Transport
+from opsapi.adapters.kubernetes.wire import decode_object, decode_page
+from opsapi.applications.errors import WriteConflict
 from opsapi.applications.ports import FIELD_MANAGER, AutoscalerBounds, ScaleState, WorkloadRef, WrittenEvent
 from opsapi.kit.clock import rfc3339
 from opsapi.kit.errors import DependencyUnavailable
@@ -22,13 +22,10 @@ from opsapi.workspaces.objects import AUTOSCALER, EVENT, HorizontalPodAutoscaler
 OPERATION_ANNOTATION = "opsapi.dev/operation-id"
 """On what we created or edited: the operation that did so last."""
 _MANAGED_BY = "app.kubernetes.io/managed-by"
-_COMPONENT = "kubernetes_api"
 _MERGE = "application/merge-patch+json"
 _JSON = "application/json"
 _EVENT_MESSAGE = 1024
 _NAME = 253
-_WEBHOOK_FAILED = "Internal error occurred: failed calling webhook"
-"""A 500 that is certain: admission comes before anything is kept."""
 
 
 class _ScaleMeta(msgspec.Struct, frozen=True, rename="camel"):
@@ -59,13 +56,13 @@ class KubernetesWorkloads:
         self._clusters = clusters
 
     async def read_workload(self, ref: WorkloadRef) -> Workload:
-        with _reading(ref):
+        with reading(ref.workspace_id):
             workload = decode_object(Workload, await self._acting(ref).get(_path(ref)))
         _check_uid(ref, workload.metadata.uid)
         return workload
 
     async def read_scale(self, ref: WorkloadRef) -> ScaleState:
-        with _reading(ref):
+        with reading(ref.workspace_id):
             scale = decode_object(_Scale, await self._acting(ref).get(f"{_path(ref)}/scale"))
         _check_uid(ref, scale.metadata.uid)
         return _state(scale)
@@ -77,7 +74,7 @@ class KubernetesWorkloads:
             "metadata": {"uid": ref.uid, "resourceVersion": resource_version},
             "spec": {"replicas": replicas},
         }
-        with _writing(ref, dry_run=dry_run):
+        with writing(ref.workspace_id, dry_run=dry_run):
             answer = await self._acting(ref).send(
                 "PATCH", f"{_path(ref)}/scale", patch, query=_query(dry_run), content_type=_MERGE
             )
@@ -86,7 +83,7 @@ class KubernetesWorkloads:
         return _state(scale)
 
     async def find_autoscaler(self, ref: WorkloadRef) -> HorizontalPodAutoscaler | None:
-        with _reading(ref):
+        with reading(ref.workspace_id):
             body = await self._acting(ref).get(collection_path(AUTOSCALER, ref.namespace), large=True)
             page = decode_page(AUTOSCALER, body)
         for one in page.items or ():
@@ -126,14 +123,14 @@ class KubernetesWorkloads:
         }
         collection = collection_path(AUTOSCALER, ref.namespace)
         try:
-            with _writing(ref, dry_run=dry_run):
+            with writing(ref.workspace_id, dry_run=dry_run):
                 answer = await self._acting(ref).send(
                     "POST", collection, body, query=_query(dry_run), content_type=_JSON
                 )
                 return decode_object(HorizontalPodAutoscaler, answer)
         except WriteConflict:
             # The name is taken: by this very operation, before its answer was lost, or by somebody else.
-            with _reading(ref):
+            with reading(ref.workspace_id):
                 held = decode_object(HorizontalPodAutoscaler, await self._acting(ref).get(f"{collection}/{ref.name}"))
             if not dry_run and held.metadata.annotations.get(OPERATION_ANNOTATION) == operation_id:
                 return held
@@ -150,7 +147,7 @@ class KubernetesWorkloads:
     ) -> HorizontalPodAutoscaler:
         """Only the bounds and the CPU target: metrics of other kinds, which our slim Struct does not hold, stay."""
         path = f"{collection_path(AUTOSCALER, ref.namespace)}/{existing.metadata.name}"
-        with _reading(ref):
+        with reading(ref.workspace_id):
             held: dict[str, Any] = decode_object(dict[str, Any], await self._acting(ref).get(path))
         meta = held.get("metadata", {})
         seen = (existing.metadata.uid, existing.metadata.resource_version)
@@ -164,7 +161,7 @@ class KubernetesWorkloads:
             },
             "spec": _bounds_spec(bounds, held.get("spec", {}).get("metrics") or []),
         }
-        with _writing(ref, dry_run=dry_run):
+        with writing(ref.workspace_id, dry_run=dry_run):
             answer = await self._acting(ref).send("PATCH", path, patch, query=_query(dry_run), content_type=_MERGE)
             return decode_object(HorizontalPodAutoscaler, answer)
 
@@ -198,7 +195,7 @@ class KubernetesWorkloads:
             "reportingInstance": FIELD_MANAGER,
         }
         try:
-            with _writing(ref, dry_run=False):
+            with writing(ref.workspace_id, dry_run=False):
                 await self._acting(ref).send(
                     "POST", collection_path(EVENT, ref.namespace), body, query=_query(False), content_type=_JSON
                 )
@@ -208,7 +205,7 @@ class KubernetesWorkloads:
     def _acting(self, ref: WorkloadRef) -> Transport:
         cluster = self._clusters.find(ref.workspace_id)
         if cluster is None:
-            raise DependencyUnavailable(_COMPONENT, "the workspace is not served", workspace_id=ref.workspace_id)
+            raise DependencyUnavailable(COMPONENT, "the workspace is not served", workspace_id=ref.workspace_id)
         return cluster.acting
 
 
@@ -248,65 +245,3 @@ def _bounds_spec(bounds: AutoscalerBounds, metrics: list[dict[str, Any]]) -> dic
 
 def _is_cpu(metric: dict[str, Any]) -> bool:
     return metric.get("type") == "Resource" and metric.get("resource", {}).get("name") == "cpu"
-
-
-@contextmanager
-def _reading(ref: WorkloadRef) -> Iterator[None]:
-    try:
-        yield
-    except Unreachable as failure:
-        raise _unavailable(ref, failure.reason) from failure
-    except Undecodable as garbled:
-        raise _unavailable(ref, "its answer cannot be read") from garbled
-    except Refused as refused:
-        if refused.status >= 500:
-            raise _unavailable(ref, refused.message, refused.retry_after) from refused
-        raise _told(ref, refused) from refused
-
-
-@contextmanager
-def _writing(ref: WorkloadRef, *, dry_run: bool) -> Iterator[None]:
-    try:
-        yield
-    except Unreachable as failure:
-        if dry_run or not failure.sent:
-            raise _unavailable(ref, failure.reason) from failure
-        raise _unknown(ref, failure.reason) from failure
-    except Undecodable as garbled:
-        if dry_run:
-            raise _unavailable(ref, "its answer cannot be read") from garbled
-        raise _unknown(ref, "its answer cannot be read") from garbled
-    except Refused as refused:
-        if refused.status < 500:
-            raise _told(ref, refused) from refused
-        if refused.message.startswith(_WEBHOOK_FAILED):
-            raise WriteRefused(refused.reason, refused.message, refused.status) from refused
-        if dry_run:
-            raise _unavailable(ref, refused.message, refused.retry_after) from refused
-        raise _unknown(ref, refused.message) from refused
-
-
-def _told(ref: WorkloadRef, refused: Refused) -> Exception:
-    """What a failure below 500 means. The server did not do it, that much is certain."""
-    match refused.status, refused.reason:
-        case 404, "NotFound":
-            return TargetGone(refused.message)
-        case 409, _:
-            return WriteConflict(refused.message)
-        case 422, _ if any(cause.field == "metadata.uid" for cause in refused.causes):
-            return WriteConflict(refused.message)
-        case 401, _:
-            return _unavailable(ref, "the credentials are not accepted")
-        case 429, _:
-            return _unavailable(ref, refused.message, refused.retry_after)
-        case _:
-            return WriteRefused(refused.reason or f"HTTP {refused.status}", refused.message, refused.status)
-
-
-def _unavailable(ref: WorkloadRef, reason: str, retry_after: float | None = None) -> DependencyUnavailable:
-    seconds = 5 if retry_after is None else max(1, round(retry_after))
-    return DependencyUnavailable(_COMPONENT, reason, workspace_id=ref.workspace_id, retry_after=seconds)
-
-
-def _unknown(ref: WorkloadRef, reason: str) -> OutcomeUnknown:
-    return OutcomeUnknown(_COMPONENT, f"a write was sent, but {reason}", workspace_id=ref.workspace_id)

@@ -1,0 +1,100 @@
+"""From a wish to a proposal: fresh facts, the pure plan, what policy is to weigh; and again for an approval later."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from opsapi.applications.ports import AutoscalerBounds, WorkloadRef, Workloads
+from opsapi.applications.scaling import ACTION, plan, wanted_replicas
+from opsapi.applications.scaling_facts import gather
+from opsapi.applications.scaling_model import Decision, ScaleFacts, ScaleOrder
+from opsapi.kit.permissions import Permission
+from opsapi.operations.model import Operation, lock_key
+from opsapi.operations.proposal import Proposal
+from opsapi.policy.book import PolicyBook
+from opsapi.policy.model import Ask, Subject
+from opsapi.workspaces.errors import WorkspaceNotFound
+from opsapi.workspaces.objects import DEPLOYMENT
+from opsapi.workspaces.ports import Cluster, Clusters
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedScale:
+    facts: ScaleFacts
+    decision: Decision
+    proposal: Proposal
+
+
+class ScalePlanner:
+    def __init__(self, clusters: Clusters, workloads: Workloads, policy: PolicyBook) -> None:
+        self._clusters = clusters
+        self._workloads = workloads
+        self._policy = policy
+
+    async def plan(
+        self,
+        cluster: Cluster,
+        ref: WorkloadRef,
+        subject: Subject,
+        *,
+        replicas: int,
+        bounds: AutoscalerBounds | None,
+        reason: str | None,
+        confirm: bool = False,
+    ) -> PlannedScale:
+        """Raises ResourceNotFound and DependencyUnavailable as `gather` does."""
+        facts = await gather(cluster, self._workloads, ref, wanted=wanted_replicas(replicas, bounds))
+        decision = plan(facts, subject, self._policy.settings, replicas=replicas, bounds=bounds, reason=reason)
+        return PlannedScale(facts, decision, _proposal(cluster, facts, decision, subject, confirm))
+
+    async def replan(self, operation: Operation) -> Proposal:
+        """What the operation's order would do now, for whoever asked for it. Raises as `plan` does, and
+        WorkspaceNotFound."""
+        order = msgspec.convert(operation.parameters, ScaleOrder)
+        cluster = self._clusters.find(order.workspace_id)
+        if cluster is None:
+            raise WorkspaceNotFound(order.workspace_id)
+        kind = Subject.kind_of(operation.requested_by_kind)
+        subject = Subject(operation.requested_by, kind, order.workspace_id, cluster.workspace.mode)
+        ref = WorkloadRef(order.workspace_id, DEPLOYMENT, order.namespace, order.name, order.uid)
+        bounds = order.autoscaler.wanted if order.autoscaler is not None else None
+        planned = await self.plan(cluster, ref, subject, replicas=order.replicas, bounds=bounds, reason=order.reason)
+        return planned.proposal
+
+
+def _proposal(cluster: Cluster, facts: ScaleFacts, decision: Decision, subject: Subject, confirm: bool) -> Proposal:
+    order = decision.order
+    autoscaler = facts.autoscaler
+    lock = lock_key(order.workspace_id, facts.application_id)
+    objects = msgspec.to_builtins(decision.objects)
+    return Proposal(
+        action=ACTION,
+        workspace_id=order.workspace_id,
+        application_id=facts.application_id,
+        resource_id=facts.application_id,
+        resource_uid=order.uid,
+        permission=Permission.WORKSPACE_WRITE,
+        parameters=msgspec.to_builtins(order),
+        plan={"objects": objects},
+        intended={
+            "replicas": order.replicas,
+            "autoscaler": order.autoscaler.wanted if order.autoscaler is not None else None,
+            "generation": facts.workload.metadata.generation,
+            "autoscaler_generation": autoscaler.metadata.generation if autoscaler is not None else None,
+            "objects": objects,
+        },
+        steps=decision.steps if not decision.nothing_to_do else (),
+        locks=frozenset({lock}),
+        ask=Ask(
+            subject=subject,
+            action=ACTION,
+            at=cluster.inventory.now(),
+            targets=(lock,),
+            replicas=decision.change,
+            wants_approval=confirm,
+        ),
+        refusals=decision.refusals,
+        warnings=decision.warnings,
+        reason=order.reason,
+        nothing_to_do=decision.nothing_to_do,
+    )
