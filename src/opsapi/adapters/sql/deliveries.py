@@ -231,7 +231,7 @@ async def bury_waiting(connection: AsyncConnection, target: str, now: datetime) 
 
 def _fitting(due: Sequence[tuple[str, str]], limit: int, room: Callable[[str], int]) -> list[str]:
     left: dict[str, int] = {}
-    chosen = []
+    chosen: list[str] = []
     for delivery_id, target in due:
         left.setdefault(target, room(target))
         if left[target] > 0 and len(chosen) < limit:
