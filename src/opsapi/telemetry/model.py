@@ -8,6 +8,8 @@ import msgspec
 
 FiguresT = TypeVar("FiguresT")
 _NOTHING: Mapping[str, str] = {}
+MOST_MOMENTS = 50_000
+"""Of one span: a month of minutes."""
 
 
 class Observed(msgspec.Struct, Generic[FiguresT], frozen=True):
@@ -62,6 +64,8 @@ class Span(msgspec.Struct, frozen=True):
             raise ValueError("a span's ends have an offset")
         if self.since >= self.until or self.step < timedelta(seconds=1):
             raise ValueError("a span goes forward in steps of a second or more")
+        if (self.until - self.since) / self.step >= MOST_MOMENTS:
+            raise ValueError(f"a span has at most {MOST_MOMENTS} moments: a longer step makes fewer")
 
     @classmethod
     def ending(cls, until: datetime, length: timedelta, step: timedelta) -> "Span":

@@ -1,6 +1,6 @@
-"""Which source answers: the richest that a workspace has, then the others; an answer says who gave it."""
+"""Which source answers: the first that has figures, the richest asked first; an answer says who gave it."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -22,41 +22,38 @@ NO_SOURCE = "no source of metrics is connected"
 
 
 class MetricsSources:
-    """Implements Metrics over several: a workspace's own source first (`configured`, by workspace), then `common`.
-    Without any, every answer is that nothing measures."""
+    """Implements Metrics over others, asked in order. Without any, every answer is that nothing measures."""
 
-    def __init__(self, configured: Mapping[str, Metrics] | None = None, common: Sequence[Metrics] = ()) -> None:
-        self._configured = configured or {}
-        self._common = tuple(common)
+    def __init__(self, *sources: Metrics) -> None:
+        self._sources = sources
 
     async def usage_now(
         self, workspace_id: str, namespace: str, pods: Sequence[str]
     ) -> Answer[tuple[ContainerReading, ...]]:
-        return await self._first(workspace_id, lambda one: one.usage_now(workspace_id, namespace, pods))
+        return await self._first(lambda one: one.usage_now(workspace_id, namespace, pods))
 
     async def usage_history(self, workspace_id: str, workload: WorkloadSelector, span: Span) -> Answer[UsageHistory]:
-        return await self._first(workspace_id, lambda one: one.usage_history(workspace_id, workload, span))
+        return await self._first(lambda one: one.usage_history(workspace_id, workload, span))
 
     async def throttling(
         self, workspace_id: str, workload: WorkloadSelector, window: timedelta, at: datetime | None = None
     ) -> Answer[tuple[Throttling, ...]]:
-        return await self._first(workspace_id, lambda one: one.throttling(workspace_id, workload, window, at))
+        return await self._first(lambda one: one.throttling(workspace_id, workload, window, at))
 
     async def restarts(
         self, workspace_id: str, workload: WorkloadSelector, window: timedelta, at: datetime | None = None
     ) -> Answer[tuple[Restarts, ...]]:
-        return await self._first(workspace_id, lambda one: one.restarts(workspace_id, workload, window, at))
+        return await self._first(lambda one: one.restarts(workspace_id, workload, window, at))
 
     async def traffic(
         self, workspace_id: str, workload: WorkloadSelector, window: timedelta, at: datetime | None = None
     ) -> Answer[Traffic]:
-        return await self._first(workspace_id, lambda one: one.traffic(workspace_id, workload, window, at))
+        return await self._first(lambda one: one.traffic(workspace_id, workload, window, at))
 
-    async def _first(self, workspace_id: str, ask: Callable[[Metrics], Awaitable[Answer[T]]]) -> Answer[T]:
-        """The first that has figures. Where none has, all their reasons, each by its source's name."""
-        own = self._configured.get(workspace_id)
+    async def _first(self, ask: Callable[[Metrics], Awaitable[Answer[T]]]) -> Answer[T]:
+        """Where none has figures, all their reasons, each by its source's name."""
         reasons: list[str] = []
-        for source in (*((own,) if own is not None else ()), *self._common):
+        for source in self._sources:
             answer = await ask(source)
             if not isinstance(answer, Unobserved):
                 return answer

@@ -1,0 +1,1 @@
+"""Outside systems that measure: the Prometheus HTTP API."""
