@@ -11,18 +11,18 @@ import pytest
 from opsapi.adapters.sql.audit import SqlAuditStore
 from opsapi.adapters.sql.engine import Database
 from opsapi.adapters.sql.ledger import SqlLedger
-from opsapi.applications.scale_endpoint import ScaleEndpoints
 from opsapi.applications.scaling_model import ScaleBody, ScaleParams
-from opsapi.applications.scaling_steps import ScalingSettings, ScalingSteps
+from opsapi.applications.scaling_steps import ScalingSettings
 from opsapi.audit.ports import AuditFilter
 from opsapi.kit.clock import SystemClock
 from opsapi.operations.model import Operation, Outcome, State, StepState, UndoState, lock_key
+from opsapi.operations.procedures import Procedures
 from opsapi.operations.signals import Signals
-from opsapi.policy.model import PolicySettings
 from support.acting import make_call
 from support.inventory import FakeCluster, FakeClusters, FakeInventory, make_workspace
 from support.mortal_worker import work_off
 from support.remote_cluster import serving
+from support.scaling import join_scaling
 from support.workloads import FakeWorkloads, make_deployment
 
 _TESTS = Path(__file__).parents[1]
@@ -46,8 +46,7 @@ async def run_worker(url: str, port: int, point: str) -> int:
 
 async def begin(ledger: SqlLedger, workloads: FakeWorkloads, inventory: FakeInventory) -> str:
     clusters = FakeClusters(FakeCluster(make_workspace(), inventory))
-    procedure = ScalingSteps(clusters, workloads, PolicySettings(), ScalingSettings()).procedure()
-    endpoints = ScaleEndpoints(clusters, workloads, ledger, procedure, PolicySettings(), SystemClock())
+    endpoints = join_scaling(clusters, workloads, ledger, Procedures(), SystemClock(), ScalingSettings())
     params = ScaleParams(workspace_id="ws-123", deployment_name="web")
     reply = await endpoints.scale_deployment(make_call(), params, ScaleBody(replicas=5, reason="more traffic"))
     assert reply.operation_id is not None

@@ -13,9 +13,8 @@ from opsapi.adapters.sql.engine import Database
 from opsapi.adapters.sql.ledger import SqlLedger
 from opsapi.applications.changes import ChangeRecorder
 from opsapi.applications.changes_model import Change
-from opsapi.applications.scale_endpoint import ScaleEndpoints
 from opsapi.applications.scaling_model import AutoScaleConfig, ScaleAnswer, ScaleBody, ScaleParams
-from opsapi.applications.scaling_steps import ScalingSettings, ScalingSteps
+from opsapi.applications.scaling_steps import ScalingSettings
 from opsapi.kit.endpoint import Reply
 from opsapi.operations.execution import Execution
 from opsapi.operations.model import Operation, State, UndoState
@@ -24,7 +23,6 @@ from opsapi.operations.settings import EngineSettings
 from opsapi.operations.signals import Signals
 from opsapi.playground.registry import Obj
 from opsapi.playground.world import World
-from opsapi.policy.model import PolicySettings
 from opsapi.workspaces.objects import DEPLOYMENT, Workload
 from support.acting import SetClock, make_call
 from support.cluster import running_api
@@ -32,6 +30,7 @@ from support.database import sqlite_template
 from support.leaping import until
 from support.live import Live, inline, living
 from support.playground_world import EPOCH, container, deployment, small_world
+from support.scaling import join_scaling
 
 __all__ = ["sqlite_template"]
 
@@ -47,13 +46,12 @@ class Scene:
         self.ledger = SqlLedger(self.database, self.clock, Signals())
         self.store = SqlChangeStore(self.database)
         self.recorder = ChangeRecorder(self.live.cluster.inventory, self.store, self.ledger)
-        workloads, policy = self.live.workloads, PolicySettings()
         settings = ScalingSettings(verify_seconds=60, hold_seconds=5, poll_seconds=1)
-        procedure = ScalingSteps(self.live.clusters, workloads, policy, settings).procedure()
         self.procedures = Procedures()
-        self.procedures.register(procedure)
+        self.endpoints = join_scaling(
+            self.live.clusters, self.live.workloads, self.ledger, self.procedures, self.clock, settings
+        )
         self.execution = Execution(self.ledger, self.procedures, self.clock, EngineSettings(), self.sleep)
-        self.endpoints = ScaleEndpoints(self.live.clusters, workloads, self.ledger, procedure, policy, self.clock)
 
     async def sleep(self, seconds: float) -> None:
         """The service's time and the cluster's go together."""

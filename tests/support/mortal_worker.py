@@ -16,16 +16,16 @@ from typing import Any
 
 from opsapi.adapters.sql.engine import Database
 from opsapi.adapters.sql.ledger import SqlLedger
-from opsapi.applications.scaling_steps import ScalingSettings, ScalingSteps
+from opsapi.applications.scaling_steps import ScalingSettings
 from opsapi.kit.clock import SystemClock
 from opsapi.operations.execution import Execution
 from opsapi.operations.procedures import Procedures
 from opsapi.operations.settings import EngineSettings
 from opsapi.operations.signals import Signals
 from opsapi.operations.worker import Worker
-from opsapi.policy.model import PolicySettings
 from support.inventory import FakeCluster, FakeClusters, make_workspace
 from support.remote_cluster import RemoteWorkloads
+from support.scaling import join_scaling
 
 ENGINE = EngineSettings(lease_seconds=0.5, poll_seconds=0.05, backoff_seconds=0.05, step_attempts=6)
 SCALING = ScalingSettings(verify_seconds=2, hold_seconds=0.1, poll_seconds=0.02)
@@ -61,7 +61,7 @@ async def work_off(url: str, port: int, point: str) -> None:
             arm(held, method, when, int(nth[0]) if nth else 1)
     clusters = FakeClusters(FakeCluster(make_workspace()))
     procedures = Procedures()
-    procedures.register(ScalingSteps(clusters, workloads, PolicySettings(), SCALING).procedure())
+    join_scaling(clusters, workloads, ledger, procedures, clock, SCALING)
     execution = Execution(ledger, procedures, clock, ENGINE)
     worker = Worker(ledger, execution, procedures, signals, clock, ENGINE)
     running = asyncio.create_task(worker.run())

@@ -10,23 +10,26 @@ import pytest
 
 from opsapi.adapters.sql.engine import Database
 from opsapi.adapters.sql.ledger import SqlLedger
+from opsapi.applications.ports import Workloads
 from opsapi.applications.scale_endpoint import ScaleEndpoints
 from opsapi.applications.scale_planning import ScalePlanner
 from opsapi.applications.scaling_model import ScaleAnswer, ScaleBody, ScaleParams
 from opsapi.applications.scaling_steps import ScalingSettings, ScalingSteps
 from opsapi.kit.caller import Call
+from opsapi.kit.clock import Clock
 from opsapi.kit.endpoint import Reply
 from opsapi.operations.desk import Desk
 from opsapi.operations.execution import Execution
 from opsapi.operations.model import Operation
-from opsapi.operations.ports import OperationFilter
+from opsapi.operations.ports import Ledger, OperationFilter
 from opsapi.operations.procedures import Procedures
 from opsapi.operations.settings import EngineSettings
 from opsapi.operations.signals import Signals
 from opsapi.policy.book import PolicyBook
-from opsapi.policy.model import PolicySettings
+from opsapi.policy.model import Limits, PolicySettings
 from opsapi.workspaces.model import Mode
 from opsapi.workspaces.objects import DEPLOYMENT, NODE, Condition, Node, NodeStatus, ObjectMeta
+from opsapi.workspaces.ports import Clusters
 from support.acting import SetClock, make_call
 from support.inventory import FakeCluster, FakeClusters, FakeInventory, make_workspace
 from support.workloads import FakeWorkloads, make_deployment
@@ -45,13 +48,38 @@ def make_node(name: str = "node-1", cpu: str = "4", memory: str = "16Gi", **chan
     return Node(**(held | changes))  # type: ignore[arg-type]
 
 
+UNHURRIED = PolicySettings(
+    limits=Limits(
+        changes_per_hour_account=1000, changes_per_hour_workspace=1000, cooldown_seconds=0, same_action_per_hour=1000
+    )
+)
+"""For tests of anything but budgets and cooldowns."""
+
+
+def join_scaling(
+    clusters: Clusters,
+    workloads: Workloads,
+    ledger: Ledger,
+    procedures: Procedures,
+    clock: Clock,
+    settings: ScalingSettings,
+    book: PolicyBook | None = None,
+) -> ScaleEndpoints:
+    """As wiring does: the procedure registered, and the endpoint over the same planner."""
+    book = book or PolicyBook(UNHURRIED)
+    planner = ScalePlanner(clusters, workloads, book)
+    procedures.register(ScalingSteps(clusters, workloads, book, settings).procedure(planner.replan))
+    desk = Desk(ledger, procedures, book, clock)
+    return ScaleEndpoints(clusters, workloads, planner, desk, ledger, clock)
+
+
 @dataclass
 class Stage:
     """`scale` asks, `work` carries out what is claimable until nothing is."""
 
     database: Database
     mode: Mode = Mode.ACT
-    policy: PolicySettings = field(default_factory=PolicySettings)
+    policy: PolicySettings = UNHURRIED
     clock: SetClock = field(default_factory=SetClock)
 
     def __post_init__(self) -> None:
@@ -71,13 +99,11 @@ class Stage:
             self.cluster = FakeCluster(make_workspace("ws-123", **changes), self.inventory)
             self.clusters = FakeClusters(self.cluster)
         settings = ScalingSettings(verify_seconds=60, hold_seconds=5, poll_seconds=1)
-        book = PolicyBook(self.policy)
-        self.steps = ScalingSteps(self.clusters, self.workloads, book, settings)
+        self.book = PolicyBook(self.policy)
         self.procedures = Procedures()
-        self.planner = ScalePlanner(self.clusters, self.workloads, book)
-        self.procedures.register(self.steps.procedure(self.planner.replan))
-        self.desk = Desk(self.ledger, self.procedures, book, self.clock)
-        self.endpoints = ScaleEndpoints(self.clusters, self.workloads, self.planner, self.desk, self.ledger, self.clock)
+        self.endpoints = join_scaling(
+            self.clusters, self.workloads, self.ledger, self.procedures, self.clock, settings, self.book
+        )
         self.execution = Execution(
             self.ledger,
             self.procedures,

@@ -81,7 +81,10 @@ class Desk:
         estimates = await self._estimates(proposal)
         return Rehearsal(
             allowed=not refusals,
-            refusals=[PlanRefusal(code=one.code, message=one.message, details=one.details) for one in refusals],
+            refusals=[
+                PlanRefusal(code=one.code, message=one.message, details=msgspec.to_builtins(one.details))
+                for one in refusals
+            ],
             needs_approval=[refusal.rule.value for refusal in asked],
             steps=[PlannedStep(step, format_seconds(timedelta(seconds=estimates[step]))) for step in proposal.steps],
             plan_hash=hashed,

@@ -10,7 +10,7 @@ from opsapi.applications.scaling import bounds_of
 from opsapi.applications.scaling_model import AutoScaleConfig
 from opsapi.operations.model import Outcome, State, StepState, UndoState
 from opsapi.workspaces.model import Mode
-from support.inventory import FakeCluster, FakeClusters, make_workspace
+from support.inventory import FakeCluster, make_workspace
 from support.scaling import Stage
 from support.workloads import make_autoscaler, make_deployment
 
@@ -252,8 +252,8 @@ async def test_a_workspace_that_stopped_to_act_meanwhile_is_not_written_to(stage
 async def test_undoing_keeps_to_the_workspaces_mode_too(stage: Stage) -> None:
     stage.workloads.settle = False
     await stage.scale(5)
-    observing = FakeClusters(FakeCluster(make_workspace(mode=Mode.OBSERVE), stage.inventory))
-    stage.workloads.after = lambda _: setattr(stage.steps, "_clusters", observing)
+    observing = FakeCluster(make_workspace(mode=Mode.OBSERVE), stage.inventory)
+    stage.workloads.after = lambda _: stage.clusters.opened.update({"ws-123": observing})
     await stage.work()
     operation = await stage.only()
     assert operation.state is State.FAILED

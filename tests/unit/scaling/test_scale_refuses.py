@@ -324,37 +324,45 @@ async def test_capacity_is_unknown_where_nodes_are_shared_with_others(stage: Sta
     assert "plan.capacity.fits" in {part.field for part in reply.partial}
 
 
-@pytest.mark.parametrize(
-    ("replicas", "rule", "limit"),
-    [
-        (101, PolicyRule.MAX_REPLICAS, 100),
-        (2**31 - 1, PolicyRule.MAX_REPLICAS, 100),
-        (7, PolicyRule.GROWTH, 6),
-        (1, PolicyRule.SHRINK, 2),
-        (0, PolicyRule.SCALE_TO_ZERO, 1),
-    ],
-)
-async def test_an_agent_is_held_to_the_guardrails(stage: Stage, replicas: int, rule: PolicyRule, limit: int) -> None:
-    stage.policy = PolicySettings()
-    error = await refused(stage, PolicyDenied, replicas)
-    assert rule_of(error) == rule
+async def test_nobody_asks_for_more_than_the_maximum(stage: Stage) -> None:
+    error = await refused(stage, PolicyDenied, 101)
+    assert rule_of(error) == PolicyRule.MAX_REPLICAS
     details = msgspec.to_builtins(error.details)
-    assert (details["limit"], details["asked"]) == (limit, replicas)
+    assert (details["limit"], details["asked"]) == (100, 101)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "rule"), [(7, PolicyRule.GROWTH), (1, PolicyRule.SHRINK), (0, PolicyRule.SCALE_TO_ZERO)]
+)
+async def test_beyond_its_guardrails_an_agents_wish_waits_for_a_person(
+    stage: Stage, replicas: int, rule: PolicyRule
+) -> None:
+    assert await put_before_a_person(stage, replicas) == (rule,)
+    await stage.work()
+    assert stage.workloads.writes == []
+
+
+async def put_before_a_person(stage: Stage, replicas: int, **more: object) -> tuple[str, ...]:
+    """The rules that ask for the decision."""
+    reply = await stage.scale(replicas, **more)  # type: ignore[arg-type]
+    assert (reply.status, reply.data.status) == (202, "pending_approval")
+    assert reply.operation_id is not None
+    operation = await stage.ledger.get(reply.operation_id)
+    assert operation is not None
+    assert operation.approval is not None
+    return operation.approval.rules
 
 
 async def test_an_autoscalers_upper_bound_counts_as_replicas(stage: Stage) -> None:
-    config = AutoScaleConfig(min_replicas=2, max_replicas=11)
-    error = await refused(stage, PolicyDenied, 5, auto_scale_config=config)
-    assert rule_of(error) == PolicyRule.GROWTH
-    assert msgspec.to_builtins(error.details)["limit"] == 10
     config = AutoScaleConfig(min_replicas=2, max_replicas=101)
     assert rule_of(await refused(stage, PolicyDenied, 5, auto_scale_config=config)) == PolicyRule.MAX_REPLICAS
+    config = AutoScaleConfig(min_replicas=2, max_replicas=11)
+    assert await put_before_a_person(stage, 5, auto_scale_config=config) == (PolicyRule.GROWTH,)
 
 
 async def test_an_autoscalers_lower_bound_counts_as_replicas(stage: Stage) -> None:
     config = AutoScaleConfig(min_replicas=8, max_replicas=8)
-    error = await refused(stage, PolicyDenied, 3, auto_scale_config=config)
-    assert rule_of(error) == PolicyRule.GROWTH
+    assert PolicyRule.GROWTH in await put_before_a_person(stage, 3, auto_scale_config=config)
 
 
 async def test_a_person_may_do_what_an_agent_may_not_up_to_the_maximum(stage: Stage) -> None:
@@ -367,18 +375,21 @@ async def test_a_person_may_do_what_an_agent_may_not_up_to_the_maximum(stage: St
 async def test_a_waiver_frees_one_account_of_one_rule(stage: Stage) -> None:
     stage.policy = PolicySettings(waivers=(Waiver(account="sa-agent", rules=(PolicyRule.GROWTH,)),))
     stage.arrange()
-    assert rule_of(await refused(stage, PolicyDenied, 0)) == PolicyRule.SCALE_TO_ZERO
+    assert await put_before_a_person(stage, 0) == (PolicyRule.SCALE_TO_ZERO,)
     other = make_call(make_caller(account_id="sa-other"))
-    assert rule_of(await refused(stage, PolicyDenied, 9, call=other)) == PolicyRule.GROWTH
-    assert (await stage.scale(9)).status == 202
+    assert await put_before_a_person(stage, 9, call=other) == (PolicyRule.GROWTH,)
+    assert (await stage.scale(9)).data.status == "scaling"
 
 
 async def test_a_dry_run_says_which_guardrail_stands_against_it(stage: Stage) -> None:
     reply = await stage.scale(0, dry_run=True)
     assert reply.data.plan is not msgspec.UNSET
-    assert [r.details["rule"] for r in reply.data.plan.refusals] == ["scale_to_zero"]
+    assert (reply.data.plan.needs_approval, reply.data.plan.refusals) == (["scale_to_zero"], [])
+    assert reply.data.plan.allowed
+    reply = await stage.scale(101, dry_run=True)
+    assert reply.data.plan is not msgspec.UNSET
+    assert [r.details["rule"] for r in reply.data.plan.refusals] == ["max_replicas"]
     assert not reply.data.plan.allowed
-    await refused(stage, PolicyDenied, 101, dry_run=True)
 
 
 async def test_the_protecting_label_holds_on_workload_and_namespace(stage: Stage) -> None:
