@@ -11,6 +11,7 @@ from pathlib import Path
 import uvloop
 
 from opsapi.playground.process import Options, StartError, build_world, run
+from opsapi.playground.world import INSTALLABLE
 
 
 def _account(text: str) -> tuple[str, Path]:
@@ -50,6 +51,13 @@ def parser() -> argparse.ArgumentParser:
         "--manifest", type=Path, action="append", default=[], help="YAML or JSON to apply at the start; repeatable"
     )
     made.add_argument(
+        "--install",
+        choices=INSTALLABLE,
+        action="append",
+        default=[],
+        help="what the cluster has besides; repeatable",
+    )
+    made.add_argument(
         "--service-account",
         type=_account,
         action="append",
@@ -73,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ready_file=given.ready_file,
         kubeconfig=given.kubeconfig,
         manifests=tuple(given.manifest),
+        install=tuple(given.install),
         service_accounts=dict(given.service_account),
     )
     try:

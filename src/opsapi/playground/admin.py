@@ -11,7 +11,7 @@ from opsapi.kit.clock import rfc3339
 from opsapi.playground.api.faults import ApiFault, ApiFaults, FaultMode
 from opsapi.playground.api.request import Request
 from opsapi.playground.api.responses import Response, json_response
-from opsapi.playground.faults.world import NODE_FAULTS, POD_FAULTS, FaultError, FaultSpec
+from opsapi.playground.faults.world import NODE_FAULTS, POD_FAULTS, STORAGE_FAULTS, FaultError, FaultSpec
 from opsapi.playground.machinery.status import failure
 from opsapi.playground.registry import ApiError
 from opsapi.playground.telemetry.prometheus import CONTENT_TYPE
@@ -19,7 +19,17 @@ from opsapi.playground.world import World
 
 PREFIX = "/playground/v1"
 T = TypeVar("T")
-_PATHS = ("clock", "clock/advance", "faults", "faults/{id}", "metrics", "nodes/{name}/stats")
+_PATHS = (
+    "clock",
+    "clock/advance",
+    "faults",
+    "faults/{id}",
+    "metrics",
+    "nodes/{name}/stats",
+    "volumes/{namespace}/{claim}",
+    "backups/{name}",
+    "restores/{name}",
+)
 _MOST_SECONDS = 31 * 86400.0
 
 API_FAULTS: dict[str, FaultMode] = {
@@ -53,6 +63,12 @@ class AdvanceRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seconds: float
 
 
+class WriteRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a process is said to have written to a volume."""
+
+    text: str
+
+
 class _Kind(msgspec.Struct, frozen=True):
     type: str
 
@@ -83,6 +99,9 @@ class Admin:
             "faults": self._faults,
             "metrics": self._metrics,
             "nodes": self._node,
+            "volumes": self._volume,
+            "backups": self._backup,
+            "restores": self._restore,
         }
         if head not in routes:
             raise failure(404, "NotFound", f"{request.path} is none of the playground's control endpoints")
@@ -90,11 +109,8 @@ class Admin:
 
     async def _index(self, request: Request, _rest: str) -> Response:
         _only(request, "GET")
-        paths = [
-            f"{PREFIX}/{name}"
-            for name in ("clock", "clock/advance", "faults", "faults/{id}", "metrics", "nodes/{name}/stats")
-        ]
-        kinds = {"pod": POD_FAULTS, "node": NODE_FAULTS, "api": tuple(API_FAULTS)}
+        paths = [f"{PREFIX}/{name}" for name in _PATHS]
+        kinds = {"pod": POD_FAULTS, "node": NODE_FAULTS, "storage": STORAGE_FAULTS, "api": tuple(API_FAULTS)}
         return json_response({"paths": paths, "faults": kinds})
 
     # Time
@@ -217,6 +233,46 @@ class Admin:
         if summary is None:
             raise failure(503, "ServiceUnavailable", f"the kubelet of {name} does not answer")
         return json_response(summary)
+
+    async def _volume(self, request: Request, rest: str) -> Response:
+        """GET: what a claim's volume holds; POST {"text": …} writes to it."""
+        _only(request, "GET", "POST")
+        namespace, _, claim = rest.partition("/")
+        try:
+            handle = self._world.volume_handle(namespace, claim)
+        except KeyError as error:
+            raise failure(404, "NotFound", f"no claim {rest} is bound to a volume of the CSI driver") from error
+        if request.method == "POST":
+            self._world.disks.write(handle, _decode(await request.body(), WriteRequest).text)
+        held = self._world.disks.contents(handle)
+        return json_response({"handle": handle, "revision": held.revision, "checksum": held.checksum})
+
+    async def _backup(self, request: Request, rest: str) -> Response:
+        """What the stand-in for Velero has stored of a backup."""
+        _only(request, "GET")
+        stored = self._world.backups.get(rest)
+        if stored is None:
+            raise failure(404, "NotFound", f"there is no stored backup {rest!r}")
+        shown = {
+            "name": stored.name,
+            "location": stored.location,
+            "checksum": stored.checksum(),
+            "items": [item.label for item in stored.items],
+            "snapshots": [
+                {"namespace": one.namespace, "claim": one.claim, "handle": one.handle} for one in stored.snapshots
+            ],
+            "errors": list(stored.errors),
+            "warnings": list(stored.warnings),
+        }
+        return json_response(shown)
+
+    async def _restore(self, request: Request, rest: str) -> Response:
+        """The warnings and errors of a finished restore, which its status only counts."""
+        _only(request, "GET")
+        results = self._world.backups.results.get(rest)
+        if results is None:
+            raise failure(404, "NotFound", f"there is no finished restore {rest!r}")
+        return json_response({"name": rest, **results})
 
 
 def _shown(number: str, since: str, spec: FaultSpec | ApiFaultSpec) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class Options:
     ready_file: Path | None = None
     kubeconfig: Path | None = None
     manifests: tuple[Path, ...] = ()
+    install: tuple[str, ...] = ()
     service_accounts: dict[str, Path] = field(default_factory=dict)
 
 
@@ -67,6 +68,8 @@ def build_world(options: Options, now: datetime) -> World:
             raise StartError(f"--world: {error}") from error
     else:
         raise StartError(f"--world: {options.world!r} is none of demo, empty, scale:NODESxPODS")
+    for name in options.install:
+        world.install(name)
     for path in options.manifests:
         _apply_file(world, path)
     world.advance(max(0.0, world.clock.at(now) - world.clock.monotonic()))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from importlib.resources import files
 from typing import Any
 
 import yaml
@@ -9,6 +10,7 @@ import yaml
 from opsapi.kit.clock import rfc3339
 from opsapi.playground.behaviour.traffic import Traffic
 from opsapi.playground.clock import SimClock
+from opsapi.playground.controllers.adoption import AdoptionController
 from opsapi.playground.controllers.base import Cluster
 from opsapi.playground.controllers.cronjob import CronJobController
 from opsapi.playground.controllers.daemonset import DaemonSetController
@@ -24,6 +26,7 @@ from opsapi.playground.controllers.quota import QuotaController
 from opsapi.playground.controllers.replicaset import ReplicaSetController
 from opsapi.playground.controllers.statefulset import StatefulSetController
 from opsapi.playground.controllers.volumes import VolumeController
+from opsapi.playground.disks import DRIVER, Contents, Disks
 from opsapi.playground.faults.world import Faults
 from opsapi.playground.kubelet.heartbeat import Heartbeats
 from opsapi.playground.kubelet.kubelet import Kubelets
@@ -34,14 +37,24 @@ from opsapi.playground.machinery.registry import ObjectRegistry
 from opsapi.playground.node import NodeSpec, node_object
 from opsapi.playground.registry import ApiError, Obj, Registry
 from opsapi.playground.scheduler.scheduler import Scheduler
+from opsapi.playground.snapshots.controller import SnapshotController
 from opsapi.playground.telemetry.counters import Counters
 from opsapi.playground.telemetry.metrics_api import ResourceMetrics
 from opsapi.playground.telemetry.node_stats import NodeStats
 from opsapi.playground.telemetry.observation import Observation
 from opsapi.playground.telemetry.pod_logs import PodLogs
 from opsapi.playground.telemetry.prometheus import Exposition
+from opsapi.playground.velero.backups import BackupController
+from opsapi.playground.velero.deletions import DeletionController, GarbageCollector
+from opsapi.playground.velero.locations import LocationController
+from opsapi.playground.velero.restores import RestoreController
+from opsapi.playground.velero.schedules import ScheduleController
+from opsapi.playground.velero.server import Server
+from opsapi.playground.velero.storage import BackupStorage
 
 _EVENT_SWEEP = 60.0
+INSTALLABLE = ("snapshots", "velero", "sick", "leftovers")
+"""The manifests that may be added to any world: what a cluster may have besides, and what acting is tried on."""
 
 
 class ManifestError(ValueError):
@@ -65,6 +78,8 @@ class World:
         self.events = EventRecorder(self.registry, self.clock)
         self.cluster = Cluster(self.registry, self.clock, self.events)
         self.drain = Drain()
+        self.disks = Disks()
+        self.backups = BackupStorage()
         self.traffic = Traffic(self.registry, self.clock)
         self.kubelets = Kubelets(self.cluster, self.traffic)
         self.heartbeats = Heartbeats(self.cluster, self.kubelets)
@@ -88,7 +103,9 @@ class World:
 
     def _controllers(self) -> Iterable[Controller]:
         cluster = self.cluster
-        yield VolumeController(cluster)
+        yield AdoptionController(cluster)
+        yield VolumeController(cluster, self.disks)
+        yield SnapshotController(cluster, self.disks, self.faults.refuses_snapshot)
         yield DeploymentController(cluster)
         yield ReplicaSetController(cluster)
         yield StatefulSetController(cluster)
@@ -103,6 +120,16 @@ class World:
         yield QuotaController(cluster, self.objects)
         yield self.heartbeats
         yield NodeController(cluster, self.heartbeats.last)
+        yield from self._velero()
+
+    def _velero(self) -> Iterable[Controller]:
+        server = Server(self.cluster, self.objects, self.backups, self.disks, self.faults)
+        yield LocationController(self.cluster, self.backups, self.faults.backup_storage_away, self.faults.velero_down)
+        yield BackupController(server)
+        yield RestoreController(server)
+        yield ScheduleController(server)
+        yield DeletionController(server)
+        yield GarbageCollector(server)
 
     def _sweep(self) -> None:
         self.events.sweep()
@@ -118,7 +145,7 @@ class World:
                 "name": "standard",
                 "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
             },
-            "provisioner": "csi.playground.opsapi.dev",
+            "provisioner": DRIVER,
             "reclaimPolicy": "Delete",
             "volumeBindingMode": "WaitForFirstConsumer",
             "allowVolumeExpansion": True,
@@ -170,6 +197,30 @@ class World:
             return self.registry.update(kind.resource, namespace, meta["name"], merged)
         except ApiError as error:
             raise ManifestError(where, str(error)) from error
+
+    def install(self, name: str) -> list[Obj]:
+        """Applies one of the bundled manifests (see INSTALLABLE) and settles. Raises KeyError on another name."""
+        if name not in INSTALLABLE:
+            raise KeyError(name)
+        return self.apply_text(files("opsapi.playground").joinpath(f"manifests/{name}.yaml").read_text(), name)
+
+    # Volumes
+
+    def volume_handle(self, namespace: str, claim: str) -> str:
+        """The driver's name of the volume that a claim is bound to. Raises KeyError where there is none."""
+        found = self.registry.find("persistentvolumeclaims", namespace, claim)
+        volume = self.registry.find("persistentvolumes", "", ((found or {}).get("spec") or {}).get("volumeName", ""))
+        if volume is None or "csi" not in volume["spec"]:
+            raise KeyError(f"{namespace}/{claim}")
+        return str(volume["spec"]["csi"]["volumeHandle"])
+
+    def volume_contents(self, namespace: str, claim: str) -> Contents:
+        """What the claim's volume holds. Raises KeyError where it is not bound."""
+        return self.disks.contents(self.volume_handle(namespace, claim))
+
+    def write_volume(self, namespace: str, claim: str, text: str) -> Contents:
+        """As if a process wrote `text` to the claim's volume. Raises KeyError where it is not bound."""
+        return self.disks.write(self.volume_handle(namespace, claim), text)
 
     def _kind(self, obj: Any, where: str) -> Any:
         if not isinstance(obj, dict) or not obj.get("apiVersion") or not obj.get("kind"):

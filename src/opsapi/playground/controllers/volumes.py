@@ -3,7 +3,9 @@
 from opsapi.kit.quantity import whole
 from opsapi.playground.controllers import pods
 from opsapi.playground.controllers.base import Cluster, ObjectController
+from opsapi.playground.disks import Disks
 from opsapi.playground.registry import Change, ChangeType, Obj
+from opsapi.playground.snapshots.sources import SourceError, contents_of_source
 
 _CLASSES = "storageclasses.storage.k8s.io"
 _SELECTED = "volume.kubernetes.io/selected-node"
@@ -17,8 +19,9 @@ class VolumeController(ObjectController):
     kind = "PersistentVolumeClaim"
     component = "persistentvolume-controller"
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, disks: Disks) -> None:
         super().__init__(cluster)
+        self._disks = disks
         self._begun: dict[str, float] = {}
         self.registry.subscribe("persistentvolumes", self._volume_changed)
         self.registry.subscribe(_CLASSES, self._class_changed)
@@ -64,6 +67,8 @@ class VolumeController(ObjectController):
             if volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete":
                 self.registry.patch_status("persistentvolumes", "", volume["metadata"]["name"], {"phase": "Released"})
                 self.registry.delete("persistentvolumes", "", volume["metadata"]["name"])
+                if "csi" in volume["spec"]:
+                    self._disks.delete(volume["spec"]["csi"]["volumeHandle"])
             else:
                 self.registry.patch_status("persistentvolumes", "", volume["metadata"]["name"], {"phase": "Released"})
 
@@ -155,7 +160,19 @@ class VolumeController(ObjectController):
             self.queue.add_after(key, _RESYNC)
             return
         if self._provisioner_is_done(claim, found):
-            self._make_volume(claim, found, selected)
+            self._make_from_source(claim, found, selected)
+
+    def _make_from_source(self, claim: Obj, storage_class: Obj, node: str | None) -> None:
+        try:
+            contents = contents_of_source(self.registry, self._disks, claim)
+        except SourceError as error:
+            class_name, meta = storage_class["metadata"]["name"], claim["metadata"]
+            text = f'failed to provision volume with StorageClass "{class_name}": {error}'
+            self.events.warning(claim, storage_class["provisioner"], "ProvisioningFailed", text)
+            self.queue.add_after(f"{meta['namespace']}/{meta['name']}", _RESYNC)
+            return
+        self._disks.fill(f"pvc-{claim['metadata']['uid']}", contents)
+        self._make_volume(claim, storage_class, node)
 
     def _provisioner_is_done(self, claim: Obj, storage_class: Obj) -> bool:
         """Announces the claim to the provisioner, which takes its time."""

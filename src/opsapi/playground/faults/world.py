@@ -24,8 +24,10 @@ PodFault = Literal[
     "crash-loop", "oom", "bad-image", "unready", "unlive", "memory-leak", "cpu-throttle", "slow", "errors"
 ]
 NodeFault = Literal["node-down", "memory-pressure", "disk-pressure", "pid-pressure"]
+StorageFault = Literal["snapshot-fails", "backup-storage-away", "restore-fails", "velero-down"]
 POD_FAULTS: tuple[str, ...] = PodFault.__args__  # type: ignore[attr-defined]
 NODE_FAULTS: tuple[str, ...] = NodeFault.__args__  # type: ignore[attr-defined]
+STORAGE_FAULTS: tuple[str, ...] = StorageFault.__args__  # type: ignore[attr-defined]
 
 _PRESSURES = {
     "memory-pressure": ("MemoryPressure", "KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
@@ -53,6 +55,10 @@ class FaultSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     container: str = ""
     """Empty: the first container."""
     node: str = ""
+    claim: str = ""
+    """snapshot-fails: the PersistentVolumeClaim; empty: all of the namespace."""
+    location: str = "default"
+    """backup-storage-away: the BackupStorageLocation."""
     after_seconds: float = 2.0
     """crash-loop: how long each run lasts."""
     exit_code: int = 1
@@ -137,8 +143,12 @@ class Faults:
             if self._registry.find("nodes", "", spec.node) is None:
                 raise FaultError("node", f"there is no node {spec.node!r}")
             return
+        if spec.type in STORAGE_FAULTS:
+            if spec.type in ("snapshot-fails", "restore-fails") and not spec.namespace:
+                raise FaultError("namespace", f"{spec.type} needs a namespace")
+            return
         if spec.type not in POD_FAULTS:
-            known = ", ".join((*POD_FAULTS, *NODE_FAULTS))
+            known = ", ".join((*POD_FAULTS, *NODE_FAULTS, *STORAGE_FAULTS))
             raise FaultError("type", f"{spec.type!r} is not one of {known}")
         if not spec.namespace:
             raise FaultError("namespace", f"{spec.type} needs a namespace")
@@ -181,7 +191,9 @@ class Faults:
         return bool(owner["kind"] == "Job" and owner["name"].rpartition("-")[0] == spec.workload)
 
     def _effect(self, spec: FaultSpec, *, on: bool) -> None:
-        """Makes the change felt at once."""
+        """Makes the change felt at once; who asks about storage finds out when it next looks."""
+        if spec.type in STORAGE_FAULTS:
+            return
         if spec.type == "node-down":
             self._heartbeats.set_power(spec.node, not on)
         elif spec.type in _PRESSURES:
@@ -195,6 +207,24 @@ class Faults:
                     # The image matters at the next start only, so there is one.
                     self._kubelets.kill(pod, self._container(spec, pod), 137, "Error")
                 self._kubelets.refresh(pod)
+
+    def _holding(self, kind: StorageFault) -> list[FaultSpec]:
+        return [fault.spec for fault in self._active.values() if fault.spec.type == kind]
+
+    def refuses_snapshot(self, namespace: str, claim: str) -> bool:
+        """Whether the storage system cannot take a snapshot of a claim's volume."""
+        held = self._holding("snapshot-fails")
+        return any(spec.namespace == namespace and spec.claim in ("", claim) for spec in held)
+
+    def backup_storage_away(self, location: str) -> bool:
+        return any(spec.location == location for spec in self._holding("backup-storage-away"))
+
+    def refuses_restore(self, namespace: str) -> bool:
+        """Whether nothing can be restored into a namespace."""
+        return any(spec.namespace == namespace for spec in self._holding("restore-fails"))
+
+    def velero_down(self) -> bool:
+        return bool(self._holding("velero-down"))
 
     @staticmethod
     def _container(spec: FaultSpec, pod: Obj) -> str:
