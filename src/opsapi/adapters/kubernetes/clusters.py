@@ -12,6 +12,7 @@ from opsapi.adapters.kubernetes.clustertime import ClusterClock
 from opsapi.adapters.kubernetes.connect import KubeconfigAccess
 from opsapi.adapters.kubernetes.namespaces import NamespacePoller
 from opsapi.adapters.kubernetes.probe import Probe
+from opsapi.adapters.kubernetes.recollection import Recollection
 from opsapi.adapters.kubernetes.reflector import Reflector
 from opsapi.adapters.kubernetes.review import review
 from opsapi.adapters.kubernetes.timing import SystemTiming, Timing
@@ -66,6 +67,14 @@ class LiveCluster:
 
     def usage(self) -> UsageSnapshot:
         return self._usage.snapshot
+
+    @property
+    def recollection(self) -> Recollection:
+        return self._usage.recollection
+
+    async def measure(self) -> None:
+        """Reads metrics.k8s.io now, whether or not the workspace is followed."""
+        await self._usage.poll()
 
     def state(self) -> ClusterState:
         return self._probe.state

@@ -9,6 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from opsapi.adapters.kubernetes.clustertime import ClusterClock
+from opsapi.adapters.kubernetes.recollection import Recollection
 from opsapi.adapters.kubernetes.timing import Timing
 from opsapi.adapters.kubernetes.transport import Refused, Transport, Unreachable
 from opsapi.adapters.kubernetes.tuning import Tuning
@@ -77,7 +78,8 @@ class _Missing(Exception):
 
 
 class UsagePoller:
-    """Polls every few seconds and keeps the last snapshot, whole or with the reason for what it lacks."""
+    """Polls every few seconds and keeps the last snapshot, whole or with the reason for what it lacks, and a short
+    history of them."""
 
     def __init__(
         self,
@@ -96,15 +98,25 @@ class UsagePoller:
         self._namespaces = namespaces
         self._with_nodes = with_nodes
         self.snapshot = UsageSnapshot(None, None, None, "metrics.k8s.io has not been read yet")
+        self.recollection = Recollection()
 
     async def run(self) -> None:
         while True:
             try:
-                self.snapshot = await self.read()
+                await self.poll()
             except Exception:
                 logger.exception("Reading metrics.k8s.io failed")
                 self.snapshot = UsageSnapshot(self._cluster_clock.now(), None, None, "reading metrics.k8s.io failed")
             await self._timing.sleep(self._tuning.usage_interval)
+
+    async def poll(self) -> None:
+        self.snapshot = await self.read()
+        for index, ((namespace, name), usage) in enumerate((self.snapshot.pods or {}).items()):
+            if index % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)
+            self.recollection.add(namespace, name, usage)
+        for _ in self.recollection.sweep():
+            await asyncio.sleep(0)
 
     async def read(self) -> UsageSnapshot:
         reasons: list[str] = []
