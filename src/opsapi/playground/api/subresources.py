@@ -13,6 +13,7 @@ from opsapi.playground.api.writes import (
     APPLY_PATCHES,
     JSON_PATCH,
     MERGE_PATCH,
+    STRATEGIC_PATCH,
     Writer,
     check_name,
     check_patch_type,
@@ -20,10 +21,9 @@ from opsapi.playground.api.writes import (
     parse_patch,
 )
 from opsapi.playground.kinds import Kind
-from opsapi.playground.machinery import evictions, patches, pod_defaults, status, strategic
+from opsapi.playground.machinery import evictions, patches, resize, status, strategic
 from opsapi.playground.machinery.label_selectors import selector_text
 from opsapi.playground.machinery.normal import DecodeError
-from opsapi.playground.machinery.pod_rules import resource_causes
 from opsapi.playground.machinery.registry import ObjectRegistry
 from opsapi.playground.machinery.status import (
     bad_request,
@@ -157,25 +157,26 @@ class Subresources:
         return json_response(_success(), 201)
 
     async def resize(self, request: Request, kind: Kind) -> Response:
-        """Only resources may change, not the QoS class, and only where the node reports resources."""
+        """Only cpu and memory may change, not the QoS class, and only where the node reports resources."""
         target = request.target
         old = self._registry.get("pods", target.namespace, target.name)
         if request.method == "GET":
             return json_response(old)
         if request.method == "PUT":
             new = (await self._writer.read_body(request, kind)).obj
+            check_name(new, target.name)
         else:
             new = self._patched_pod(request, kind, old, await request.body())
         new = self._registry.normalizer.normalize(kind, new, old)
-        causes = _resize_causes(new, old)
+        resized = resize.resized(old, new)
+        causes = resize.causes_of(resized, old, new)
         if causes:
             raise invalid("", "Pod", target.name, causes)
-        spec = {**old["spec"], "containers": _resized(old["spec"]["containers"], new["spec"]["containers"])}
         made = self._registry.update(
             "pods",
             target.namespace,
             target.name,
-            {**new, "spec": spec},
+            resized,
             subresource="resize",
             user=request.user,
             options=self._writer.options(request, decoded=False),
@@ -184,6 +185,8 @@ class Subresources:
 
     def _patched_pod(self, request: Request, kind: Kind, old: Obj, raw: bytes) -> Obj:
         media = check_patch_type(kind, request)
+        if media in APPLY_PATCHES:
+            raise status.unsupported_media_type(f"{JSON_PATCH}, {MERGE_PATCH}, {STRATEGIC_PATCH}")
         patch = parse_patch(raw)
         if media == JSON_PATCH:
             patched = patches.json_patch(old, patch)
@@ -327,34 +330,3 @@ def _with_path(obj: Obj, path: list[str], value: Any) -> Obj:
     if len(path) == 1:
         return {**obj, path[0]: value}
     return {**obj, path[0]: _with_path(obj.get(path[0]) or {}, path[1:], value)}
-
-
-def _resized(old: list[Obj], new: list[Obj]) -> list[Obj]:
-    wanted = {one["name"]: one for one in new}
-    made = []
-    for one in old:
-        found = wanted.get(one["name"], one)
-        kept: Obj = {key: found[key] for key in ("resources", "resizePolicy") if key in found}
-        made.append({**one, **kept})
-    return made
-
-
-def _resize_causes(new: Obj, old: Obj) -> list[status.Cause]:
-    causes = [
-        cause
-        for index, one in enumerate(new["spec"].get("containers") or [])
-        for cause in resource_causes(f"spec.containers[{index}].resources", one.get("resources") or {})
-    ]
-    before, after = pod_defaults.qos_class(old["spec"]), pod_defaults.qos_class(new["spec"])
-    if before != after:
-        causes.append(invalid_value("spec", before, "Pod QOS Class may not change as a result of resizing"))
-    if not _reports_resources(old):
-        causes.append(forbidden_field("spec", "Pod running on node without support for resize"))
-    return causes
-
-
-def _reports_resources(pod: Obj) -> bool:
-    for one in (pod.get("status") or {}).get("containerStatuses") or []:
-        if (one.get("state") or {}).get("running") is not None:
-            return one.get("resources") is not None
-    return True

@@ -42,6 +42,8 @@ def _restore(run: PodRun, container: Container, status: Obj, clock: SimClock, ho
     container.restarts = int(status.get("restartCount", 0))
     container.container_id = status.get("containerID", "")
     container.last = _ended(status.get("lastState") or {}, clock)
+    if status.get("resources"):
+        container.allocated = container.resources = status["resources"]
     if "running" in state:
         container.phase = Phase.RUNNING
         container.started = clock.at(parse_time(state["running"]["startedAt"]))

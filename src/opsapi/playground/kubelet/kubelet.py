@@ -6,8 +6,9 @@ from opsapi.playground.behaviour.model import CLEAN, ContainerModel, Overlay, pr
 from opsapi.playground.behaviour.traffic import Traffic
 from opsapi.playground.behaviour.usage import key_of, memory_at, most_memory
 from opsapi.playground.controllers.base import Cluster, stamp_of
+from opsapi.playground.controllers.pods import is_finished
 from opsapi.playground.controllers.queue import Controller
-from opsapi.playground.kubelet import adoption, machine
+from opsapi.playground.kubelet import adoption, machine, resizing
 from opsapi.playground.kubelet.addresses import Addresses
 from opsapi.playground.kubelet.machine import memory_limit
 from opsapi.playground.kubelet.state import NEVER, Container, Phase, PodRun, Stage, pod_run
@@ -198,12 +199,16 @@ class Kubelets(Controller):
         annotations = pod["metadata"].get("annotations")
         if pod["spec"] is old["spec"] and annotations == old["metadata"].get("annotations"):
             return
-        specs = {item["name"]: item for item in pod["spec"].get("containers") or []}
-        for container in run.containers:
+        now = self.clock.monotonic()
+        specs = {
+            item["name"]: item for part in ("initContainers", "containers") for item in pod["spec"].get(part) or []
+        }
+        for container in run.every():
             container.spec = specs.get(container.name, container.spec)
             container.model = ContainerModel.of(pod, container.spec)
             if container.phase is Phase.RUNNING:
-                machine.refresh(run, container, self, self.clock.monotonic())
+                machine.refresh(run, container, self, now)
+        resizing.notice(run, self, now)
 
     def _report(self, run: PodRun) -> None:
         meta = run.pod["metadata"]
@@ -255,6 +260,26 @@ class Kubelets(Controller):
         profile = container.model.profile
         rps = self.traffic.share(run.uid, profile, at, key) if container.ready else 0.0
         return memory_at(profile, key, at, now - container.started, rps, container.overlay.modifiers)
+
+    def room(self, run: PodRun) -> tuple[Obj, list[Obj]]:
+        node = run.pod["spec"]["nodeName"]
+        found = self.registry.find("nodes", "", node) or {}
+        others = [
+            self._as_allocated(pod)
+            for pod in self.registry.pods_on_node(node)
+            if not is_finished(pod) and pod["metadata"]["uid"] != run.uid
+        ]
+        return found.get("status", {}).get("allocatable") or {}, others
+
+    def _as_allocated(self, pod: Obj) -> Obj:
+        """A pod's spec with the resources that the node has set aside for it."""
+        run = self.runs.get(pod["metadata"]["uid"])
+        spec: Obj = pod["spec"]
+        if run is None or not run.resize.pending:
+            return spec
+        held = {one.name: one.allocated for one in run.every()}
+        containers = [{**one, "resources": held.get(one["name"], {})} for one in spec["containers"]]
+        return {**spec, "containers": containers}
 
     def oom_killed(self, run: PodRun, container: Container) -> None:
         """The kernel's line, as node-problem-detector reports it on the node."""

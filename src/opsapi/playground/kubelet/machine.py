@@ -10,7 +10,7 @@ from opsapi.kit.quantity import whole
 from opsapi.playground.behaviour.model import Overlay
 from opsapi.playground.behaviour.profile import Exit
 from opsapi.playground.behaviour.usage import most_memory
-from opsapi.playground.kubelet import probes
+from opsapi.playground.kubelet import probes, resizing
 from opsapi.playground.kubelet.images import invalid_name, parse_reference
 from opsapi.playground.kubelet.images import pull as pull_image
 from opsapi.playground.kubelet.references import (
@@ -63,12 +63,16 @@ class Host(Protocol):
 
     def oom_killed(self, run: PodRun, container: Container) -> None: ...
 
+    def room(self, run: PodRun) -> tuple[Obj, list[Obj]]:
+        """(the node's allocatable, the specs of all other pods on it as they are allocated)."""
+        ...
+
 
 def next_due(run: PodRun) -> float:
     if run.stage is Stage.ENDED:
         return NEVER
     if run.stage is Stage.UP:
-        return min(container.next_due() for container in run.every())
+        return min(run.resize.due, *(container.next_due() for container in run.every()))
     return run.due
 
 
@@ -78,6 +82,8 @@ def step(run: PodRun, host: Host, now: float) -> None:
         if next_due(run) > now:
             break
         if run.stage is Stage.UP:
+            if run.resize.due <= now:
+                _resize(run, host, now)
             for container in run.every():
                 if container.next_due() <= now:
                     _advance(run, container, host, now)
@@ -86,6 +92,18 @@ def step(run: PodRun, host: Host, now: float) -> None:
         if run.stage is Stage.UP:
             _start_what_may(run, host, now)
             _end_when_over(run)
+
+
+def _resize(run: PodRun, host: Host, now: float) -> None:
+    restarting = resizing.go_on(run, host, now)
+    for container in run.every():
+        if container in restarting:
+            text = f"Container {container.name} resize requires restart"
+            host.emit(run.pod, "Normal", "Killing", text, container.name, container.init)
+            end(run, container, 137, "Error", now)
+            container.phase, container.due, container.backoff = Phase.DEAD, now, 0.0
+        elif container.phase is Phase.RUNNING:
+            refresh(run, container, host, now)
 
 
 def _advance_pod(run: PodRun, host: Host, now: float) -> None:
@@ -219,6 +237,7 @@ def _run(run: PodRun, container: Container, host: Host, now: float) -> None:
     text = f"{run.uid}/{container.name}/{container.restarts}"
     container.container_id = "containerd://" + hashlib.sha256(text.encode()).hexdigest()
     container.phase, container.started = Phase.RUNNING, now
+    container.resources = container.allocated
     refresh(run, container, host, now)
     container.probes = probes.fresh(container.spec, now)
     container.is_started = "startup" not in container.probes
@@ -241,7 +260,7 @@ def refresh(run: PodRun, container: Container, host: Host, now: float) -> None:
 
 
 def memory_limit(container: Container) -> int | None:
-    limit = ((container.spec.get("resources") or {}).get("limits") or {}).get("memory")
+    limit = (container.resources.get("limits") or {}).get("memory")
     return whole(str(limit)) if limit is not None else None
 
 

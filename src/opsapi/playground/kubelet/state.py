@@ -80,6 +80,14 @@ class Container:
     is_started: bool = False
     announced: float = NEVER
     """When the next BackOff event is due."""
+    allocated: Obj = field(default_factory=dict)
+    """The resources that the node has set aside: what the next start gets."""
+    resources: Obj = field(default_factory=dict)
+    """The resources that the running process is held to."""
+
+    def __post_init__(self) -> None:
+        self.allocated = self.allocated or self.spec.get("resources") or {}
+        self.resources = self.resources or self.allocated
 
     @property
     def name(self) -> str:
@@ -112,6 +120,16 @@ class Stage(StrEnum):
 
 
 @dataclass(slots=True)
+class Resize:
+    """How far a change of resources in place has come; both parts are (reason, message)."""
+
+    pending: tuple[str, str] | None = None
+    progress: tuple[str, str] | None = None
+    generation: int = 0
+    due: float = NEVER
+
+
+@dataclass(slots=True)
 class PodRun:
     pod: Obj
     containers: list[Container]
@@ -125,6 +143,7 @@ class PodRun:
     conditions: dict[str, tuple[str, str, str, str]] = field(default_factory=dict)
     """type -> (status, reason, message, lastTransitionTime)."""
     eviction: tuple[str, str] | None = None
+    resize: Resize = field(default_factory=Resize)
 
     @property
     def policy(self) -> str:

@@ -93,11 +93,10 @@ def container_status(run: PodRun, container: Container, stamp: Stamp) -> Obj:
     if container.container_id:
         status["containerID"] = container.container_id
     status["started"] = container.is_started
-    resources = container.spec.get("resources") or {}
-    if resources.get("requests") and ran:
-        status["allocatedResources"] = resources["requests"]
+    if container.allocated.get("requests") and ran:
+        status["allocatedResources"] = container.allocated["requests"]
     if ran:
-        status["resources"] = resources
+        status["resources"] = container.resources
     return status
 
 
@@ -130,6 +129,26 @@ def _conditions(run: PodRun) -> list[tuple[str, str, str, str]]:
     ]
 
 
+_RESIZES = ("PodResizePending", "PodResizeInProgress")
+
+
+def _resize_conditions(run: PodRun, now: str) -> list[Obj]:
+    """Only while there is something to say; what is over is taken away."""
+    made: list[Obj] = []
+    for kind, held in zip(_RESIZES, (run.resize.pending, run.resize.progress), strict=True):
+        if held is None:
+            run.conditions.pop(kind, None)
+            continue
+        known = run.conditions.get(kind)
+        since = known[3] if known is not None else now
+        run.conditions[kind] = ("True", *held, since)
+        item: Obj = {"type": kind, "observedGeneration": run.resize.generation, "status": "True", "lastProbeTime": None}
+        item["lastTransitionTime"] = since
+        item |= {name: text for name, text in zip(("reason", "message"), held, strict=True) if text}
+        made.append(item)
+    return made
+
+
 def status_of(run: PodRun, host_ip: str, now: str, stamp: Stamp) -> Obj:
     """The whole .status; conditions that others own (PodScheduled, DisruptionTarget) are kept."""
     generation = run.pod["metadata"].get("generation", 1)
@@ -145,7 +164,9 @@ def status_of(run: PodRun, host_ip: str, now: str, stamp: Stamp) -> Obj:
         if message:
             item["message"] = message
         own.append(item)
-    kept = [c for c in run.pod.get("status", {}).get("conditions") or [] if c["type"] not in run.conditions]
+    own += _resize_conditions(run, now)
+    ours = {*run.conditions, *_RESIZES}
+    kept = [c for c in run.pod.get("status", {}).get("conditions") or [] if c["type"] not in ours]
     status: Obj = {"observedGeneration": generation, "phase": phase_of(run), "conditions": own + kept}
     if run.eviction is not None:
         status["reason"], status["message"] = run.eviction
