@@ -46,14 +46,16 @@ class Deliverer:
         clock: Clock,
         settings: WebhookSettings,
         chance: Callable[[], float] = random.random,
+        lease_margin_seconds: float = _LEASE_MARGIN_SECONDS,
     ) -> None:
+        """After a process' death another repeats its attempts once they could have ended, and the margin is over."""
         self._store = store
         self._sender = sender
         self._channels = channels
         self._clock = clock
         self._settings = settings
         self._chance = chance
-        self._lease = timedelta(seconds=settings.timeout_seconds + _LEASE_MARGIN_SECONDS)
+        self._lease = timedelta(seconds=settings.timeout_seconds + lease_margin_seconds)
         self._stopping = False
         self._woken = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
