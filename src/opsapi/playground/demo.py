@@ -26,6 +26,8 @@ def build(world: World) -> None:
     for node in _NODES:
         world.add_node(node)
     world.settle()
+    world.install("snapshots")
+    world.install("velero")
     text = files("opsapi.playground").joinpath("manifests/demo.yaml").read_text()
     world.apply_text(text, "demo.yaml")
     world.advance(_BAD_ROLLOUT)

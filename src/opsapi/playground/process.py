@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 ADMIN = User("playground-admin", ("system:masters",))
 _YOUNG = 60.0
 """Virtual seconds that worlds other than the demo have lived when they are ready."""
+_INSTALLING = 600.0
+"""As many on top for what is installed into them, which has a history of its own."""
 
 
 class StartError(Exception):
@@ -54,6 +56,8 @@ class Options:
 def build_world(options: Options, now: datetime) -> World:
     """A world whose virtual time has just reached `now`. Raises StartError."""
     age = demo.AGE if options.world == "demo" else _YOUNG
+    if options.install:
+        age += _INSTALLING
     world = World(now - timedelta(seconds=age), options.seed)
     world.drain.on_error = _log_failure
     if options.world == "demo":

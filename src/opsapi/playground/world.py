@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from opsapi.kit.clock import rfc3339
+from opsapi.playground import leftovers, sick
 from opsapi.playground.behaviour.traffic import Traffic
 from opsapi.playground.clock import SimClock
 from opsapi.playground.controllers.adoption import AdoptionController
@@ -54,7 +55,7 @@ from opsapi.playground.velero.storage import BackupStorage
 
 _EVENT_SWEEP = 60.0
 INSTALLABLE = ("snapshots", "velero", "sick", "leftovers")
-"""The manifests that may be added to any world: what a cluster may have besides, and what acting is tried on."""
+"""What may be added to any world: snapshots and backups, and what acting is tried on."""
 
 
 class ManifestError(ValueError):
@@ -198,11 +199,16 @@ class World:
         except ApiError as error:
             raise ManifestError(where, str(error)) from error
 
-    def install(self, name: str) -> list[Obj]:
-        """Applies one of the bundled manifests (see INSTALLABLE) and settles. Raises KeyError on another name."""
-        if name not in INSTALLABLE:
+    def install(self, name: str) -> None:
+        """Adds one of INSTALLABLE; `sick` and `leftovers` let some minutes pass. Raises KeyError on another name."""
+        if name == "sick":
+            sick.build(self)
+        elif name == "leftovers":
+            leftovers.build(self)
+        elif name in INSTALLABLE:
+            self.apply_text(files("opsapi.playground").joinpath(f"manifests/{name}.yaml").read_text(), name)
+        else:
             raise KeyError(name)
-        return self.apply_text(files("opsapi.playground").joinpath(f"manifests/{name}.yaml").read_text(), name)
 
     # Volumes
 

@@ -15,16 +15,19 @@ from opsapi.playground.api.writes import (
     MERGE_PATCH,
     STRATEGIC_PATCH,
     Writer,
+    applying_manager,
+    check_applied,
     check_name,
     check_patch_type,
     dry_run,
+    parse_apply,
     parse_patch,
 )
 from opsapi.playground.kinds import Kind
-from opsapi.playground.machinery import evictions, patches, resize, status, strategic
+from opsapi.playground.machinery import apply, evictions, managed, patches, resize, status, strategic
 from opsapi.playground.machinery.label_selectors import selector_text
 from opsapi.playground.machinery.normal import DecodeError
-from opsapi.playground.machinery.registry import ObjectRegistry
+from opsapi.playground.machinery.registry import ObjectRegistry, WriteOptions
 from opsapi.playground.machinery.status import (
     bad_request,
     failure,
@@ -62,6 +65,8 @@ class Subresources:
         if request.method == "GET":
             rendering = negotiate(request.headers.get("accept", ""))
             return self._lister.render_one(request, _SCALE, rendering, scale)
+        if request.method == "PATCH" and check_patch_type(_SCALE, request) in APPLY_PATCHES:
+            return self._apply_scale(request, kind, parent, await request.body())
         if request.method == "PUT":
             body = await self._writer.read_body(request, _SCALE)
             sent = body.obj
@@ -93,11 +98,8 @@ class Subresources:
         return json_response(self._scale_of(kind, made))
 
     def _patched_scale(self, request: Request, scale: Obj, raw: bytes) -> Obj:
-        media = check_patch_type(_SCALE, request)
-        if media in APPLY_PATCHES:
-            raise status.unsupported_media_type(f"{JSON_PATCH}, {MERGE_PATCH}")
         patch = parse_patch(raw)
-        if media == JSON_PATCH:
+        if check_patch_type(_SCALE, request) == JSON_PATCH:
             patched = patches.json_patch(scale, patch)
         elif isinstance(patch, dict):
             patched = patches.merge(scale, patch)
@@ -109,6 +111,33 @@ class Subresources:
             return self._registry.normalizer.decode(_SCALE, patched).obj
         except DecodeError as error:
             raise invalid("", "", "", [invalid_value("patch", strategic.go_map(patch), str(error))]) from error
+
+    def _apply_scale(self, request: Request, kind: Kind, parent: Obj, raw: bytes) -> Response:
+        """The applier owns the parent's replicas through the subresource. Raises ApiError (409) on conflicts."""
+        manager = applying_manager(request)
+        config = parse_apply(raw)
+        check_applied(_SCALE, config)
+        check_name(config, request.target.name)
+        replicas = (config.get("spec") or {}).get("replicas")
+        if not isinstance(replicas, int) or replicas < 0:
+            cause = invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
+            raise invalid("autoscaling", "Scale", request.target.name, [cause])
+        assert kind.scale is not None
+        head: Obj = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": {}}
+        wanted = _with_path(head, kind.scale.spec.split("."), replicas)
+        writer = managed.Writer(manager, kind.api_version, self._registry.now(), "scale")
+        schema = self._registry.normalizer.schema_of(kind)
+        applied = apply.apply(schema, parent, wanted, writer, force=request.flag("force"))
+        made = self._registry.update(
+            kind.resource,
+            request.target.namespace,
+            request.target.name,
+            applied.obj,
+            subresource="scale",
+            user=request.user,
+            options=WriteOptions(dry_run(request), manager, "Apply", False, applied.entries),
+        )
+        return json_response(self._scale_of(kind, made))
 
     def _scale_of(self, kind: Kind, parent: Obj) -> Obj:
         assert kind.scale is not None

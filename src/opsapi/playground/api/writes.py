@@ -178,9 +178,7 @@ class Writer:
         options: WriteOptions,
         subresource: str,
     ) -> Response:
-        if not request.param("fieldManager"):
-            cause = required("fieldManager", "is required for apply patch")
-            raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
+        applying_manager(request)
         config = parse_apply(raw)
         target = request.target
         namespace = target.namespace if kind.namespaced else ""
@@ -287,6 +285,14 @@ def _number(request: Request, name: str) -> int | None:
         return int(sent)
     except ValueError as error:
         raise bad_request(f'strconv.ParseInt: parsing "{sent}": invalid syntax') from error
+
+
+def applying_manager(request: Request) -> str:
+    """Server-side apply has no default manager. Raises ApiError (422)."""
+    if not request.param("fieldManager"):
+        cause = required("fieldManager", "is required for apply patch")
+        raise invalid("meta.k8s.io", "PatchOptions", "", [cause])
+    return field_manager(request)
 
 
 def check_patch_type(kind: Kind, request: Request) -> str:

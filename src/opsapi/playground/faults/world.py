@@ -21,7 +21,7 @@ from opsapi.playground.kubelet.pressure import PressureEviction
 from opsapi.playground.registry import Obj, Registry
 
 PodFault = Literal[
-    "crash-loop", "oom", "bad-image", "unready", "unlive", "memory-leak", "cpu-throttle", "slow", "errors"
+    "crash-loop", "oom", "bad-image", "unready", "unlive", "memory-leak", "cpu-throttle", "slow", "errors", "hang"
 ]
 NodeFault = Literal["node-down", "memory-pressure", "disk-pressure", "pid-pressure"]
 StorageFault = Literal["snapshot-fails", "backup-storage-away", "restore-fails", "velero-down"]
@@ -99,6 +99,8 @@ class Faults:
         self._numbers = itertools.count(1)
         self._past: list[tuple[Fault, float, float]] = []
         self._started: dict[str, float] = {}
+        self._hung: dict[str, frozenset[str]] = {}
+        """hang -> the container IDs that it holds: what is started anew is free of it."""
         kubelets.overlays = self.overlay
         kubelets.missing_images = self._image_missing
 
@@ -112,6 +114,8 @@ class Faults:
         fault = Fault(number, self._clock.now().strftime("%Y-%m-%dT%H:%M:%SZ"), spec)
         self._active[number] = fault
         self._started[number] = self._clock.monotonic()
+        if spec.type == "hang":
+            self._hung[number] = self._running(spec)
         self._effect(spec, on=True)
         if spec.duration_seconds > 0:
             self._clock.call_later(spec.duration_seconds, lambda: self._expire(number))
@@ -122,6 +126,7 @@ class Faults:
         """Raises KeyError where there is no such fault."""
         fault = self._active.pop(number)
         self._past.append((fault, self._started.pop(number), self._clock.monotonic()))
+        self._hung.pop(number, None)
         self._effect(fault.spec, on=False)
         self._clock.wake()
         return fault
@@ -190,6 +195,18 @@ class Faults:
             return bool(owner["name"] == f"{spec.workload}-{digest}")
         return bool(owner["kind"] == "Job" and owner["name"].rpartition("-")[0] == spec.workload)
 
+    def _running(self, spec: FaultSpec) -> frozenset[str]:
+        """The IDs of the containers that the fault is about as they run now."""
+        return frozenset(
+            status.get("containerID", "")
+            for pod in self._pods(spec)
+            for status in (pod.get("status") or {}).get("containerStatuses") or []
+            if status["name"] == self._container(spec, pod)
+        )
+
+    def _is_hung(self, fault: Fault, pod: Obj, container: str) -> bool:
+        return self._kubelets.container_id(pod, container) in self._hung.get(fault.id, frozenset())
+
     def _effect(self, spec: FaultSpec, *, on: bool) -> None:
         """Makes the change felt at once; who asks about storage finds out when it next looks."""
         if spec.type in STORAGE_FAULTS:
@@ -252,6 +269,8 @@ class Faults:
         overlay = CLEAN
         if self._active or (reading is not None and self._past):
             for fault, since in self._on(pod, container, reading):
+                if fault.spec.type == "hang" and not self._is_hung(fault, pod, container):
+                    continue
                 moment = self._clock.wall(since).timestamp()
                 overlay = _APPLY.get(fault.spec.type, _unchanged)(overlay, fault.spec, moment)
         return overlay
@@ -284,6 +303,11 @@ def _unready(overlay: Overlay, _spec: FaultSpec, _since: float) -> Overlay:
     return Overlay(overlay.modifiers, overlay.exit, "HTTP probe failed with statuscode: 503", overlay.unlive)
 
 
+def _hang(overlay: Overlay, _spec: FaultSpec, _since: float) -> Overlay:
+    why = 'Get "http://probe/": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
+    return Overlay(overlay.modifiers, overlay.exit, why, overlay.unlive)
+
+
 def _unlive(overlay: Overlay, _spec: FaultSpec, _since: float) -> Overlay:
     return Overlay(overlay.modifiers, overlay.exit, overlay.unready, "HTTP probe failed with statuscode: 500")
 
@@ -311,6 +335,7 @@ def _errors(overlay: Overlay, spec: FaultSpec, _since: float) -> Overlay:
 _APPLY: dict[str, Callable[[Overlay, FaultSpec, float], Overlay]] = {
     "crash-loop": _crash,
     "unready": _unready,
+    "hang": _hang,
     "unlive": _unlive,
     "oom": _oom,
     "memory-leak": _leak,

@@ -98,6 +98,11 @@ class Kubelets(Controller):
                 machine.refresh(run, container, self, self.clock.monotonic())
         self.queue.add(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
 
+    def container_id(self, pod: Obj, container: str) -> str:
+        """The ID of the container's present run; empty where none has begun."""
+        run = self.runs.get(pod["metadata"]["uid"])
+        return next((one.container_id for one in run.every() if one.name == container), "") if run is not None else ""
+
     def kill(self, pod: Obj, container: str, code: int, reason: str) -> bool:
         """Ends a running container from outside; False where it does not run."""
         run = self._run_of(pod)
