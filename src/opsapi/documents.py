@@ -18,6 +18,7 @@ from opsapi.kit.permissions import UNBOUND_ONLY, Permission
 from opsapi.kit.secret import Secret
 from opsapi.settings.model import Settings
 from opsapi.settings.source import described, plain_type
+from opsapi.webhooks.schemas import SCHEMAS
 from opsapi.wiring import DECLARATIONS
 from opsapi.workspaces.access import ACTING, Feature, manifest, rules_for
 
@@ -175,12 +176,68 @@ def rights() -> str:
     return _RBAC + "\n".join(rows) + "\n\n" + example
 
 
+_WEBHOOKS = """# Webhooks
+
+`POST /internal/v1/webhooks` (permission `webhooks:admin`) subscribes an endpoint to events; its answer tells the
+signing secret once. Requests follow [Standard Webhooks](https://www.standardwebhooks.com): verify them with one of its
+libraries.
+
+```http
+POST /opsapi HTTP/1.1
+content-type: application/json
+webhook-id: evt-7k2m9q4x1v8c5b3n
+webhook-timestamp: 1705764600
+webhook-signature: v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=
+
+{"type": "internal.operation.failed", "timestamp": "2024-01-20T15:30:00Z", "data": {"operation_id": "op-789", …}}
+```
+
+- Answer any 2xx within 15 seconds. Everything else, a redirect too, is a failure and tried again: after 5 seconds, then
+  twice as long each time up to an hour, less by chance, for a day. `Retry-After` is kept. Then it is a dead letter
+  (`GET …/deliveries?state=dead`), which can be redelivered for 30 days.
+- Events arrive **at least once** and in no certain order. Repeats carry the same `webhook-id`: keep the ids that you
+  have seen. Where several webhooks get an event, the id is the same.
+- 410 disables a webhook at once, five days of failures alone do too; `PATCH` with `enabled: true` brings it back. What
+  happened while it was disabled is not sent.
+- `…/rotate-secret` makes a new secret; for a day requests carry two signatures, one of each secret.
+- URLs are https and resolve to public addresses unless the configuration's `webhooks.allow` says otherwise.
+- `reason`, `title` and whatever else people or workloads wrote is untrusted text.
+
+Channels (`slack:#ops`, `webhook:NAME`) stand in the [configuration](configuration.md) under `webhooks.channels`;
+backups, approvals and incidents name them. Slack gets a plain text; mentions and links in it are made harmless.
+
+## Events
+
+Fields may be added; none is renamed or removed.
+"""
+
+
+def webhooks() -> str:
+    lines = []
+    for struct in dict.fromkeys(SCHEMAS.values()):
+        kinds = [kind for kind, held in SCHEMAS.items() if held is struct]
+        hints, texts = get_type_hints(struct, include_extras=True), field_texts(struct)
+        lines += ["", f"### {', '.join(f'`{kind}`' for kind in kinds)}", "", " ".join((struct.__doc__ or "").split())]
+        lines += ["", "| `data` holds | which is | |", "|---|---|---|"]
+        for name, hint in hints.items():
+            lines.append(f"| `{name}` | {_cell(_data_type(hint))} | {_cell(texts.get(name, ''))} |")
+    return _WEBHOOKS + "\n".join(lines) + "\n"
+
+
+def _data_type(hint: Any) -> str:
+    inner, _ = _inner_struct(hint)
+    if inner is not None:
+        return f"an object ({', '.join(get_type_hints(inner))}) or nothing"
+    return described(hint)
+
+
 def pages() -> dict[str, str]:
     """Every generated page by its file name."""
     return {
         "configuration.md": configuration(),
         "permissions.md": permissions(DECLARATIONS),
         "rbac.md": rights(),
+        "webhooks.md": webhooks(),
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opsapi.adapters.webhooks.sender import HttpSender, http_sender
+from opsapi.adapters.webhooks.sender import HttpSender, http_sender, trust
 from support.certificates import Authority
 from support.receiver import Answer, Receiver, answers, babbles, closes, drips, hangs, resets, speaks_no_http
 
@@ -18,7 +18,7 @@ LOOPBACK = ("127.0.0.1",)
 
 @asynccontextmanager
 async def sending(*allow: str, total: float = 0.5, ca_file: Path | None = None) -> AsyncIterator[HttpSender]:
-    async with http_sender(allow=allow, connect_seconds=total, total_seconds=total, ca_file=ca_file) as sender:
+    async with http_sender(allow=allow, connect_seconds=total, total_seconds=total, tls=trust(ca_file)) as sender:
         yield sender
 
 

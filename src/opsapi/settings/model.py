@@ -12,6 +12,7 @@ from opsapi.http.settings import HttpSettings
 from opsapi.kit.secret import Secret
 from opsapi.operations.settings import EngineSettings
 from opsapi.policy.model import PolicySettings
+from opsapi.webhooks.settings import WebhookSettings
 from opsapi.workspaces.model import Mode, Plan
 
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
@@ -38,8 +39,9 @@ class KeySettings(Group, frozen=True):
     audit_previous: tuple[Secret, ...] = ()
     """Earlier audit keys: they still verify what they linked."""
     encryption: tuple[Secret, ...] = ()
-    """32 bytes in base64 each: encrypt uploaded kubeconfigs. The first encrypts, all decrypt: put a new one in front to
-    rotate. Without one, workspaces can only be registered in this file."""
+    """32 bytes in base64 each: encrypt uploaded kubeconfigs and webhooks' signing secrets. The first encrypts, all
+    decrypt: put a new one in front to rotate. Without one, workspaces can only be registered in this file, and webhooks
+    not at all."""
 
 
 class ActingSettings(Group, frozen=True):
@@ -116,6 +118,7 @@ class Settings(Group, frozen=True):
     scaling: ScalingSettings = ScalingSettings()
     audit: AuditSettings = AuditSettings()
     operations: EngineSettings = EngineSettings()
+    webhooks: WebhookSettings = WebhookSettings()
 
     def __post_init__(self) -> None:
         ids = [workspace.id for workspace in self.workspaces]

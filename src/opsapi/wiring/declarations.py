@@ -8,6 +8,8 @@ from opsapi.audit.endpoints import AuditEndpoints
 from opsapi.health.endpoints import HealthEndpoints
 from opsapi.kit.endpoint import declarations
 from opsapi.operations.endpoints import OperationEndpoints
+from opsapi.webhooks.delivery_endpoints import DeliveryEndpoints
+from opsapi.webhooks.endpoints import WebhookEndpoints
 from opsapi.workspaces.endpoints import WorkspaceEndpoints
 
 ENDPOINT_CLASSES = (
@@ -19,5 +21,7 @@ ENDPOINT_CLASSES = (
     OperationEndpoints,
     AccountEndpoints,
     AuditEndpoints,
+    WebhookEndpoints,
+    DeliveryEndpoints,
 )
 DECLARATIONS = declarations(*ENDPOINT_CLASSES)

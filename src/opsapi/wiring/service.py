@@ -52,6 +52,7 @@ from opsapi.settings.source import InvalidConfiguration
 from opsapi.wiring.collectors import ServiceCollector
 from opsapi.wiring.gate import AccountGate
 from opsapi.wiring.state import State, opened_state
+from opsapi.wiring.webhooks import WebhookCollector, opened_webhooks
 from opsapi.workspaces.endpoints import WorkspaceEndpoints
 from opsapi.workspaces.model import ClusterAccess, Source, Workspace
 from opsapi.workspaces.registration import Registry
@@ -100,6 +101,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         recording = ChangeRecording(changes, state.ledger)
         views.watch(recording)
         stack.push_async_callback(recording.stop)
+        webhooks = await stack.enter_async_context(opened_webhooks(state, sealer))
         store = SqlWorkspaceStore(state.database, sealer, state.clock)
         registry = Registry(clusters, views, store, state.ledger, state.clock)
         recorder = AuditRecorder(state.audit, state.clock, capacity=settings.audit.queue)
@@ -132,6 +134,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             OperationEndpoints(state.ledger, state.signals, state.clock, settings.operations),
             AccountEndpoints(state.accounts, state.administration, state.issuer, CallerLimits(limiter, settings.http)),
             AuditEndpoints(state.audit),
+            *webhooks.endpoints(),
         ]
         ports = HttpPorts(
             authenticator=state.authenticator,
@@ -141,7 +144,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             idempotency=state.idempotency,
             clock=state.clock,
             readiness=(DatabaseReady(state.database),),
-            collectors=(ServiceCollector(clusters, recorder, worker),),
+            collectors=(ServiceCollector(clusters, recorder, worker), WebhookCollector(webhooks.deliverer)),
         )
         app = times.app = create_app(declared(endpoints), ports, settings.http)
         _keep_audit(stack, state, recorder, settings)
@@ -150,6 +153,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         for job in (registry.follow(), activity.run(), state.authenticator.run(), _purge(state)):
             _background(stack, job)
         stack.push_async_callback(_quietly, state.authenticator.flush_uses)
+        await stack.enter_async_context(webhooks.running())
         _work(stack, worker)
         yield Service(state, clusters, registry, recorder, worker, app)
 

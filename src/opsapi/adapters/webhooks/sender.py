@@ -85,20 +85,25 @@ class HttpSender:
             )
 
 
-@contextlib.asynccontextmanager
-async def http_sender(
-    *, allow: Iterable[str], connect_seconds: float, total_seconds: float, ca_file: Path | None = None
-) -> AsyncIterator[HttpSender]:
-    """Raises OSError or ssl.SSLError for a `ca_file` that cannot be read."""
+def trust(ca_file: Path | None = None) -> ssl.SSLContext:
+    """The system's authorities and those of the file. Raises OSError (of which SSLError is one) where it has none."""
     tls = ssl.create_default_context()
     tls.minimum_version = ssl.TLSVersion.TLSv1_2
     if ca_file is not None:
         tls.load_verify_locations(ca_file)
+    return tls
+
+
+@contextlib.asynccontextmanager
+async def http_sender(
+    *, allow: Iterable[str], connect_seconds: float, total_seconds: float, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[HttpSender]:
+    """`tls` as `trust` makes it."""
     # Threads of their own: names whose servers never answer hold none that others need.
     threads = ThreadPoolExecutor(_RESOLVING_THREADS, thread_name_prefix="webhook-names")
     guard = AddressGuard(allow, threads)
     connector = aiohttp.TCPConnector(
-        resolver=_GuardedResolver(guard), ssl=tls, use_dns_cache=False, force_close=True, limit=0
+        resolver=_GuardedResolver(guard), ssl=tls or trust(), use_dns_cache=False, force_close=True, limit=0
     )
     session = aiohttp.ClientSession(
         connector=connector,
