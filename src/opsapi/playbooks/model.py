@@ -1,0 +1,61 @@
+"""What callers send to have a workspace operation carried out."""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from opsapi.kit.endpoint import Body, Params
+from opsapi.operations.desk import PlanHash, Rehearsal
+from opsapi.operations.view import OperationView
+
+Text = Annotated[str, Meta(max_length=500)]
+Name = Annotated[str, Meta(min_length=1, max_length=253)]
+
+
+class PlaybookParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every playbook's parameters: unknown ones are refused.
+
+    `target_component`: an application's id or name. `confirmation: false` asks for a person's decision; true, or its
+    absence, lifts nothing.
+    """
+
+    target_component: Name | None = None
+    confirmation: bool = True
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why it is asked for, in the caller's words: recorded, never trusted."""
+
+    triggered_by: Text | None = None
+    incident_id: Text | None = None
+    severity: Text | None = None
+
+
+class OperationParams(Params, frozen=True, kw_only=True):
+    workspace_id: str
+
+
+class OperationBody(Body, frozen=True, kw_only=True):
+    """`parameters` are those of `operation`. `plan_hash` is of a dry run: exactly that plan is carried out, or
+    `STALE_PLAN` answered."""
+
+    operation: Name
+    parameters: dict[str, Any] = {}
+    context: Context = Context()
+    reason: Text | None = None
+    dry_run: bool = False
+    plan_hash: PlanHash | None = None
+
+
+class PlannedOperation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a dry run shows: the verdict of policy, and the playbook's own plan (`objects` among it)."""
+
+    rehearsal: Rehearsal
+    details: dict[str, Any]
+
+
+class OperationAnswer(OperationView, frozen=True, kw_only=True):
+    """The operation as begun; of a dry run, `status` is `planned` and `plan` what would be done."""
+
+    plan: PlannedOperation | msgspec.UnsetType = msgspec.UNSET
