@@ -105,6 +105,18 @@ def test_a_restored_claim_holds_what_the_snapshot_held_and_not_what_came_after()
     assert world.volume_contents("default", "data").revision == 2
 
 
+def test_a_source_named_by_reference_counts_like_one_named_directly() -> None:
+    world = world_with_data()
+    world.apply(snapshot("monday"))
+    world.advance(5)
+    source = {"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "monday"}
+    world.apply(claim("restored", dataSourceRef=source))
+    assert world.registry.get(CLAIMS, "default", "restored")["spec"]["dataSource"] == source
+    world.apply(mounting("copy", "restored"))
+    world.advance(30)
+    assert world.volume_contents("default", "restored") == world.volume_contents("default", "data")
+
+
 def test_a_claim_of_another_claim_is_its_copy() -> None:
     world = world_with_data()
     world.apply(claim("twin", dataSource={"kind": "PersistentVolumeClaim", "name": "data"}))

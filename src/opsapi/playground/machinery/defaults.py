@@ -170,6 +170,15 @@ def _cron_job(obj: Obj) -> None:
 def _claim(obj: Obj) -> None:
     spec = _spec(obj)
     spec.setdefault("volumeMode", "Filesystem")
+    # Each of the two is filled in from the other.
+    source, ref = spec.get("dataSource"), spec.get("dataSourceRef")
+    if source and not ref:
+        spec["dataSourceRef"] = source
+    elif ref and not source and not ref.get("namespace") and ref.get("kind") in ("VolumeSnapshot", _CLAIM_KIND):
+        spec["dataSource"] = ref
+
+
+_CLAIM_KIND = "PersistentVolumeClaim"
 
 
 def _volume(obj: Obj) -> None:
