@@ -41,7 +41,7 @@ class OperationBody(Body, frozen=True, kw_only=True):
     `STALE_PLAN` answered."""
 
     operation: Name
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = msgspec.field(default_factory=dict)
     context: Context = Context()
     reason: Text | None = None
     dry_run: bool = False
