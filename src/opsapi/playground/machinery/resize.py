@@ -16,8 +16,8 @@ def resized(old: Obj, new: Obj) -> Obj:
         if spec.get(part):
             spec[part] = _containers(spec[part], new["spec"].get(part) or [])
     meta = dict(old["metadata"])
-    if new["metadata"].get("resourceVersion"):
-        meta["resourceVersion"] = new["metadata"]["resourceVersion"]
+    # The preconditions that a client may set.
+    meta |= {part: new["metadata"][part] for part in ("uid", "resourceVersion") if new["metadata"].get(part)}
     return {**old, "metadata": meta, "spec": spec}
 
 
