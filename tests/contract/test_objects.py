@@ -175,7 +175,7 @@ async def test_what_a_cluster_serves_is_known(world: World) -> None:
     assert await world.objects.served(WORKSPACE, DEPLOYMENTS)
     assert await world.objects.served(WORKSPACE, NODES)
     assert not await world.objects.served(WORKSPACE, BACKUPS)
-    with pytest.raises(WriteRefused):
+    with pytest.raises(TargetGone):
         await world.objects.list(WORKSPACE, BACKUPS, "shop")
 
 

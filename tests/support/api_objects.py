@@ -116,7 +116,7 @@ class FakeObjects:
         if "list" in self.refuse:
             raise WriteRefused(self.refuse["list"], f"{resource} is forbidden", 403)
         if str(resource) in self.unserved:
-            raise WriteRefused("HTTP 404", "404 page not found", 404)
+            raise TargetGone("the server could not find the requested resource")
         found = [
             held
             for (kind, held_in, _), held in sorted(self.held.items(), key=lambda one: one[0][1:])
