@@ -97,6 +97,18 @@ class KubernetesSettings(Group, frozen=True):
     """Hosts and CIDRs on private or loopback addresses that an uploaded kubeconfig may name as its server."""
 
 
+class LimitSettings(Group, frozen=True):
+    """Where rate limits are counted. How high they are stands under `http.limits`."""
+
+    redis_url: Secret | None = None
+    """`redis://HOST:6379/0`, `rediss://…` (TLS) or `unix://PATH`: replicas share their limits through it. Without it,
+    and while it is away, each replica counts for itself."""
+    redis_ca_file: Path | None = None
+    """PEM certificates of the authorities that signed the server's, for `rediss://`; empty takes the system's."""
+    redis_timeout_seconds: Annotated[float, Meta(gt=0, le=10)] = 0.25
+    """The longest that a request waits for Redis."""
+
+
 class AuditSettings(Group, frozen=True):
     """The audit trail."""
 
@@ -119,6 +131,7 @@ class Settings(Group, frozen=True):
     audit: AuditSettings = AuditSettings()
     operations: EngineSettings = EngineSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    limits: LimitSettings = LimitSettings()
 
     def __post_init__(self) -> None:
         ids = [workspace.id for workspace in self.workspaces]

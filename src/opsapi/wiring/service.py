@@ -14,7 +14,6 @@ from opsapi.accounts.endpoints import AccountEndpoints
 from opsapi.adapters.kubernetes.clusters import KubernetesClusters
 from opsapi.adapters.kubernetes.tuning import Tuning
 from opsapi.adapters.kubernetes.workloads import KubernetesWorkloads
-from opsapi.adapters.limits.memory import MemoryRateLimiter
 from opsapi.adapters.secrets.sealing import AesGcmSealer, key_from
 from opsapi.adapters.sql.changes import SqlChangeStore
 from opsapi.adapters.sql.engine import Database
@@ -51,6 +50,7 @@ from opsapi.settings.model import Settings, WorkspaceSettings
 from opsapi.settings.source import InvalidConfiguration
 from opsapi.wiring.collectors import ServiceCollector
 from opsapi.wiring.gate import AccountGate
+from opsapi.wiring.limits import rate_limiter
 from opsapi.wiring.state import State, opened_state
 from opsapi.wiring.webhooks import WebhookCollector, opened_webhooks
 from opsapi.workspaces.endpoints import WorkspaceEndpoints
@@ -123,7 +123,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             figures=times,
             unreadable=lambda: len(registry.unreadable),
         )
-        limiter = MemoryRateLimiter()
+        limiter, limit_collectors = await stack.enter_async_context(rate_limiter(settings.limits))
         applications = Applications(views)
         endpoints = [
             HealthEndpoints(board),
@@ -144,7 +144,11 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             idempotency=state.idempotency,
             clock=state.clock,
             readiness=(DatabaseReady(state.database),),
-            collectors=(ServiceCollector(clusters, recorder, worker), WebhookCollector(webhooks.deliverer)),
+            collectors=(
+                ServiceCollector(clusters, recorder, worker),
+                WebhookCollector(webhooks.deliverer),
+                *limit_collectors,
+            ),
         )
         app = times.app = create_app(declared(endpoints), ports, settings.http)
         _keep_audit(stack, state, recorder, settings)
