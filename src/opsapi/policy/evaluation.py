@@ -25,8 +25,9 @@ HOUR = timedelta(hours=1)
 
 
 def judge(settings: PolicySettings, ask: Ask) -> list[Refusal]:
-    """What stands against the change by itself: what no approval lifts comes before what one does."""
-    mode = judge_mode(ask.subject)
+    """What stands against the change by itself: what no approval lifts comes before what one does. What changes no
+    cluster needs no act mode."""
+    mode = judge_mode(ask.subject) if ask.counted else None
     found = [] if mode is None else [mode]
     overrides = settings.fitting(ask.subject, ask.action)
     if any(one.deny for one in overrides):

@@ -8,10 +8,35 @@ import msgspec
 
 from opsapi.kit.errors import ValidationFailed
 from opsapi.workspaces.model import Workspace
-from opsapi.workspaces.objects import AUTOSCALER, DEPLOYMENT, EVENT, KINDS, SCALED_OBJECT, STATEFUL_SET, Kind
+from opsapi.workspaces.objects import (
+    AUTOSCALER,
+    CRON_JOB,
+    DAEMON_SET,
+    DEPLOYMENT,
+    EVENT,
+    JOB,
+    KINDS,
+    POD,
+    REPLICA_SET,
+    SCALED_OBJECT,
+    SERVICE,
+    STATEFUL_SET,
+    Kind,
+)
 from opsapi.workspaces.ports import AccessRule, AccessVerdict, Cluster
 
 _FOLLOW = ("get", "list", "watch")
+_TRIVY = "aquasecurity.github.io"
+_TRIVY_REPORTS = {
+    "vulnerability": True,
+    "exposedsecret": True,
+    "configaudit": True,
+    "clusterconfigaudit": False,
+    "rbacassessment": True,
+    "clusterrbacassessment": False,
+    "infraassessment": True,
+}
+"""The kinds of reports that a scan reads, and whether they have a namespace."""
 SERVICE_ACCOUNT = "opsapi"
 
 
@@ -28,9 +53,11 @@ class Feature(StrEnum):
     """Create and change HorizontalPodAutoscalers."""
     EVENTS = "events"
     """Leave a Kubernetes Event that names the operation and the account behind each of our own writes."""
+    SECURITY_SCAN = "security-scan"
+    """Read pod templates whole, what exposes them, and the Trivy operator's reports where they are served."""
 
 
-ACTING = frozenset({Feature.SCALE, Feature.AUTOSCALE_CONFIG, Feature.EVENTS})
+ACTING = frozenset({Feature.SCALE, Feature.AUTOSCALE_CONFIG, Feature.EVENTS, Feature.SECURITY_SCAN})
 """What the acting credentials need, where they are separate."""
 
 
@@ -56,6 +83,18 @@ _RULES: dict[Feature, tuple[AccessRule, ...]] = {
         _rule(SCALED_OBJECT, ("get", "patch"), Feature.AUTOSCALE_CONFIG),
     ),
     Feature.EVENTS: (_rule(EVENT, ("create", "patch"), Feature.EVENTS),),
+    Feature.SECURITY_SCAN: (
+        *(
+            _rule(kind, ("list",), Feature.SECURITY_SCAN)
+            for kind in (POD, SERVICE, DEPLOYMENT, STATEFUL_SET, DAEMON_SET, REPLICA_SET, JOB, CRON_JOB)
+        ),
+        AccessRule("", "serviceaccounts", ("list",), True, Feature.SECURITY_SCAN.value),
+        AccessRule("networking.k8s.io", "networkpolicies", ("list",), True, Feature.SECURITY_SCAN.value),
+        *(
+            AccessRule(_TRIVY, f"{report}reports", ("get", "list"), namespaced, Feature.SECURITY_SCAN.value)
+            for report, namespaced in _TRIVY_REPORTS.items()
+        ),
+    ),
 }
 
 
@@ -132,7 +171,9 @@ def manifest(
         for namespace in namespaces:
             documents += _role_and_binding("Role", account, rules, subject, namespace)
         wide = [
-            rule for rule in rules_for(features, limited=False) if not rule.namespaced and rule.resource != "namespaces"
+            rule
+            for rule in rules_for(features, limited=False)
+            if not rule.namespaced and rule.resource != "namespaces" and rule.group != _TRIVY
         ]
         if cluster_wide and wide:
             documents += _role_and_binding("ClusterRole", account, _written(merged(wide)), subject, "")

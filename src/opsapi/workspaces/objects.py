@@ -129,6 +129,7 @@ class SchedulingGate(KubernetesObject, frozen=True):
 class PodSpec(KubernetesObject, frozen=True):
     containers: tuple[Container, ...] = ()
     init_containers: tuple[Container, ...] = ()
+    ephemeral_containers: tuple[Container, ...] = ()
     node_name: str = ""
     restart_policy: str = "Always"
     scheduling_gates: tuple[SchedulingGate, ...] = ()

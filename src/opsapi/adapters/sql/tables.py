@@ -435,3 +435,32 @@ application_snapshots = sa.Table(
     sa.Column("fields", JSON, nullable=False),
 )
 """What each application (or its autoscaler) was last seen to be, so that what changed while nobody watched is found."""
+
+security_scans = sa.Table(
+    "security_scans",
+    metadata,
+    sa.Column("workspace_id", ID, primary_key=True),
+    sa.Column("scan_id", ID, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("namespaces", JSON, nullable=False),
+    sa.Column("report", JSON, nullable=False),
+)
+"""The last scan of each workspace; `scan_id` is its operation's."""
+
+security_findings = sa.Table(
+    "security_findings",
+    metadata,
+    sa.Column("scan_id", ID, primary_key=True),
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("workspace_id", ID, nullable=False),
+    sa.Column("source", WORD, nullable=False),
+    sa.Column("weight", sa.Integer, nullable=False),
+    sa.Column("severity", WORD, nullable=False),
+    sa.Column("category", WORD, nullable=False),
+    sa.Column("namespace", NAME, nullable=False),
+    sa.Column("finding", JSON, nullable=False),
+    sa.Column("staged_at", UtcDateTime, nullable=False),
+    sa.Index("ix_security_findings_worst", "scan_id", "weight", "id"),
+    sa.Index("ix_security_findings_workspace", "workspace_id", "staged_at"),
+)
+"""Of each workspace's last scan, and of scans that run."""

@@ -1,0 +1,85 @@
+"""Golden examples for the docs."""
+
+from typing import Any
+
+FINDINGS: dict[str, Any] = {
+    "workspace_id": "ws-123",
+    "scan": {
+        "operation_id": "op-7k2m9q4x1v8c5b3n",
+        "scanned_at": "2024-01-20T15:30:00Z",
+        "findings": {"critical": 1, "high": 1, "medium": 0, "low": 0, "total": 2, "listed": 2},
+        "by_category": {
+            "vulnerability": {"critical": 1, "high": 0, "medium": 0, "low": 0},
+            "exposed_secret": None,
+            "configuration": None,
+            "rbac": None,
+            "infrastructure": None,
+            "pod_security": {"critical": 0, "high": 1, "medium": 0, "low": 0},
+            "hygiene": {"critical": 0, "high": 0, "medium": 0, "low": 0},
+        },
+        "reports": [
+            {
+                "kind": "VulnerabilityReport",
+                "reports": 1,
+                "reason": None,
+                "oldest": "2024-01-20T03:10:00Z",
+                "newest": "2024-01-20T03:10:00Z",
+                "oldest_age_hours": 12.3,
+                "stale": 0,
+                "undated": 0,
+                "superseded": 0,
+                "unreadable": 0,
+            },
+        ],
+        "unscanned_images": {
+            "running": 2,
+            "count": 1,
+            "images": ["ghcr.io/example/worker:3.1"],
+            "truncated": False,
+            "reason": None,
+        },
+        "pod_security": {
+            "workloads": 2,
+            "levels": {"privileged": 1, "baseline": 1, "restricted": 0},
+            "privileged": [{"kind": "DaemonSet", "namespace": "shop", "name": "log-agent", "container": None}],
+            "truncated": False,
+            "unreadable": 0,
+        },
+        "unread": [],
+    },
+    "findings": [
+        {
+            "id": "sec-7k2m9q4x1v8c5b3n",
+            "check": "CVE-2019-20367",
+            "category": "vulnerability",
+            "severity": "critical",
+            "source": "trivy",
+            "resource": {"kind": "Deployment", "namespace": "shop", "name": "web", "container": "app"},
+            "title": "out-of-bounds read in nlist.c",
+            "evidence": [
+                {"field": "package", "value": "libbsd0 0.9.1-2, fixed in 0.9.1-2+deb10u1"},
+                {"field": "image", "value": "docker.io/library/nginx:1.16"},
+            ],
+            "remediation": "Rebuild the image with the fixed version and roll it out.",
+            "level": None,
+            "score": 9.1,
+            "reported_at": "2024-01-20T03:10:00Z",
+            "stale": False,
+        },
+        {
+            "id": "sec-4v8c5b3n7k2m9q1x",
+            "check": "hostPathVolumes",
+            "category": "pod_security",
+            "severity": "high",
+            "source": "opsapi",
+            "resource": {"kind": "DaemonSet", "namespace": "shop", "name": "log-agent", "container": None},
+            "title": "HostPath Volumes: not allowed at level baseline",
+            "evidence": [{"field": "$.spec.template.spec.volumes[0].hostPath.path", "value": "/var/log"}],
+            "remediation": "Use a PersistentVolumeClaim, emptyDir or projected volume in place of hostPath.",
+            "level": "baseline",
+            "score": None,
+            "reported_at": None,
+            "stale": False,
+        },
+    ],
+}
