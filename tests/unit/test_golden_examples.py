@@ -20,7 +20,7 @@ from opsapi.kit.endpoint import declarations
 from opsapi.kit.errors import Details as ErrorDetails
 from opsapi.kit.errors import OpsError
 from opsapi.operations.errors import InProgressDetails, OperationInProgress
-from opsapi.operations.view import OperationView
+from opsapi.playbooks.model import OperationAnswer, OperationBody
 from opsapi.workspaces.endpoints import WorkspaceEndpoints
 from opsapi.workspaces.nodes import Nodes
 from opsapi.workspaces.overview_model import Overview
@@ -32,9 +32,12 @@ RESPONSES: dict[str, type[msgspec.Struct]] = {
     "get_nodes": Nodes,
     "get_application_details": Details,
     "scale_deployment": ScaleAnswer,
-    "execute_workspace_operation": OperationView,
+    "execute_workspace_operation": OperationAnswer,
 }
-REQUESTS: dict[str, type[msgspec.Struct]] = {"scale_deployment": ScaleBody}
+REQUESTS: dict[str, type[msgspec.Struct]] = {
+    "scale_deployment": ScaleBody,
+    "execute_workspace_operation": OperationBody,
+}
 ERRORS: dict[str, tuple[type[OpsError], type[ErrorDetails]]] = {
     "401_unauthorized_invalid_service_account": (InvalidServiceAccount, CredentialDetails),
     "403_forbidden_insufficient_permissions": (InsufficientInternalPermissions, PermissionDetails),

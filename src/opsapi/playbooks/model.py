@@ -1,12 +1,13 @@
 """What callers send to have a workspace operation carried out."""
 
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from opsapi.kit.endpoint import Body, Params
-from opsapi.operations.desk import PlanHash, Rehearsal
+from opsapi.operations.desk import PlanHash, PlannedStep, PlanRefusal
 from opsapi.operations.view import OperationView
 
 Text = Annotated[str, Meta(max_length=500)]
@@ -49,13 +50,22 @@ class OperationBody(Body, frozen=True, kw_only=True):
 
 
 class PlannedOperation(msgspec.Struct, frozen=True, kw_only=True):
-    """What a dry run shows: the verdict of policy, and the playbook's own plan (`objects` among it)."""
+    """`allowed` is false where `refusals` is not empty; `needs_approval` names the rules for which a person decides
+    first. `details` are the playbook's own: what it found, and what it would change. `plan_hash` may be sent with the
+    call until `plan_expires_at`."""
 
-    rehearsal: Rehearsal
+    allowed: bool
+    refusals: list[PlanRefusal]
+    needs_approval: list[str]
+    steps: list[PlannedStep]
     details: dict[str, Any]
+    plan_hash: str
+    plan_expires_at: datetime
 
 
 class OperationAnswer(OperationView, frozen=True, kw_only=True):
-    """The operation as begun; of a dry run, `status` is `planned` and `plan` what would be done."""
+    """The operation as it was begun. Of a dry run `operation_id` is null, `status` is `planned`, and `plan` says what
+    would be done."""
 
-    plan: PlannedOperation | msgspec.UnsetType = msgspec.UNSET
+    operation_id: str | None  # type: ignore[assignment]  # the view's always has one; Structs are frozen
+    plan: PlannedOperation | UnsetType = UNSET
