@@ -187,7 +187,7 @@ class Writer:
         check_namespace(body.obj, namespace)
         if (config.get("metadata") or {}).get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
-        config = _without_filled(body.obj, config)
+        config = _written_through(kind, _without_filled(body.obj, config), subresource)
         check_name(config, target.name)
         old = self._registry.find(kind.resource, namespace, target.name)
         if old is None and subresource:
@@ -348,6 +348,17 @@ def _without_filled(decoded: Any, sent: Any) -> Any:
     if isinstance(decoded, list) and isinstance(sent, list) and len(decoded) == len(sent):
         return [_without_filled(a, b) for a, b in zip(decoded, sent, strict=True)]
     return decoded
+
+
+def _written_through(kind: Kind, config: Obj, subresource: str) -> Obj:
+    """Without the fields that this subresource resets: nobody comes to own what his request cannot set."""
+    if subresource == "status":
+        meta = {key: one for key, one in (config.get("metadata") or {}).items() if key not in ("labels", "annotations")}
+        kept: Obj = {key: config[key] for key in ("kind", "apiVersion", "status") if key in config}
+        return {**kept, "metadata": meta}
+    if kind.has_status:
+        return {key: value for key, value in config.items() if key != "status"}
+    return config
 
 
 def check_namespace(obj: Obj, namespace: str) -> None:

@@ -1,5 +1,6 @@
 """The eviction subresource: deletes a pod where no PodDisruptionBudget forbids it."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from opsapi.playground.machinery.label_selectors import matches
@@ -27,10 +28,14 @@ def evict(registry: "ObjectRegistry", namespace: str, name: str, eviction: Obj, 
         conditions.get("resourceVersion") or "",
         dry,
     )
+    # Before the budget is spent: what is refused costs nothing.
+    registry.check_preconditions("pods", pod, options)
     if _needs_budget(pod):
         _spend_budget(registry, pod, dry=dry)
     if not dry and "deletionTimestamp" not in pod["metadata"]:
         _mark(registry, pod)
+        # The mark has made a new version of the pod that was meant.
+        options = replace(options, resource_version="")
     registry.delete_with("pods", namespace, name, options)
 
 

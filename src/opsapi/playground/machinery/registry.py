@@ -211,12 +211,7 @@ class ObjectRegistry:
         kind = self.kind_of(resource)
         old = self.get(resource, namespace, name)
         admission.check_delete(kind, name)
-        meta = old["metadata"]
-        if options.uid and options.uid != meta["uid"]:
-            raise status.precondition_failed(kind, name, "UID", options.uid, meta["uid"])
-        if options.resource_version and options.resource_version != meta["resourceVersion"]:
-            found = meta["resourceVersion"]
-            raise status.precondition_failed(kind, name, "ResourceVersion", options.resource_version, found)
+        self.check_preconditions(resource, old, options)
         marked = strategy.mark_deleted(kind, old, options.grace_seconds, options.propagation, self.clock.now())
         if marked is None:
             gone = old if options.dry_run else self._remove(kind, old)
@@ -226,6 +221,15 @@ class ObjectRegistry:
         final = marked
         entry = self.store.put(resource, (namespace, name), lambda version: objects.with_version(final, version))
         return entry.obj, False
+
+    def check_preconditions(self, resource: str, obj: Obj, options: DeleteOptions) -> None:
+        """Raises ApiError (409) where the object is another than the one meant, or has changed since."""
+        meta, kind = obj["metadata"], self.kind_of(resource)
+        if options.uid and options.uid != meta["uid"]:
+            raise status.precondition_failed(kind, meta["name"], "UID", options.uid, meta["uid"])
+        if options.resource_version and options.resource_version != meta["resourceVersion"]:
+            found = meta["resourceVersion"]
+            raise status.precondition_failed(kind, meta["name"], "ResourceVersion", options.resource_version, found)
 
     def subscribe(self, resource: str, callback: Callable[[Change], None]) -> Callable[[], None]:
         def pass_on(event: StoredEvent) -> None:
