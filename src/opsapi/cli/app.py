@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from opsapi import __version__
-from opsapi.cli import accounts, audit, operations, workspaces
+from opsapi.cli import accounts, audit, operations, webhooks, workspaces
 from opsapi.cli.config import app as config_app
 from opsapi.cli.demo import demo
 from opsapi.cli.output import out
@@ -30,6 +30,7 @@ app.add_typer(accounts.app, name="accounts")
 app.add_typer(workspaces.app, name="workspaces")
 app.add_typer(operations.app, name="operations")
 app.add_typer(audit.app, name="audit")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(config_app, name="config")
 
 
