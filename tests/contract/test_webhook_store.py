@@ -442,3 +442,32 @@ async def test_disabling_by_itself_is_in_the_audit_trail(database: Database) -> 
         ("system:cli", "webhooks create"),
         ("system:webhooks", f"disable {webhook.id}: failing"),
     }
+
+
+async def test_due_deliveries_and_waiting_events_are_found_by_their_indexes(database: Database) -> None:
+    _, deliveries = _sql(database, OLD_KEY)
+    seen: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:
+        if statement.startswith("SELECT") and not many:
+            seen.append((statement, parameters))
+
+    sa.event.listen(database.engine.sync_engine, "before_cursor_execute", note)
+    await deliveries.claim(1, LEASE, lambda _: 1, ("wh-full",))
+    await deliveries.dispatch(route, 1, DAY)
+    await deliveries.backlog()
+    sa.event.remove(database.engine.sync_engine, "before_cursor_execute", note)
+    assert len(seen) == 4
+    for (statement, parameters), index in zip(
+        seen, ("deliveries_due", "events_waiting", "events_waiting", "deliveries_due"), strict=True
+    ):
+        assert index in await _plan(database, statement, parameters), statement
+
+
+async def _plan(database: Database, statement: str, parameters: Any) -> str:
+    async with database.read() as connection:
+        if not database.is_sqlite:
+            # Small tables are read whole otherwise, whatever index there is.
+            await connection.execute(sa.text("SET LOCAL enable_seqscan = off"))
+        explain = "EXPLAIN QUERY PLAN" if database.is_sqlite else "EXPLAIN"
+        return str((await connection.exec_driver_sql(f"{explain} {statement}", parameters)).all())

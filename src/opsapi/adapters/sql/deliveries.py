@@ -28,7 +28,8 @@ _LOOKED_AT = 64
 _HISTORY = 30
 _PURGE = 1000
 _EVENTS_KEPT = timedelta(days=1)
-_PENDING = _D.state == DeliveryState.PENDING.value
+# Written out, not bound: only then do both engines see that the partial index on what is due will do.
+_PENDING = _D.state == sa.literal(DeliveryState.PENDING.value, literal_execute=True)
 
 
 class SqlDeliveryStore:
@@ -79,7 +80,8 @@ class SqlDeliveryStore:
             return []
         async with self._database.write() as connection:
             free = sa.select(_D.id).where(_D.id.in_(chosen), _PENDING, _D.next_attempt_at <= now)
-            ids = (await connection.execute(free.with_for_update(skip_locked=True))).scalars().all()
+            held = set((await connection.execute(free.with_for_update(skip_locked=True))).scalars())
+            ids = [one for one in chosen if one in held]
             return await self._take(connection, ids, now, lease) if ids else []
 
     async def _take(

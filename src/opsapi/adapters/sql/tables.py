@@ -337,7 +337,12 @@ outbox_events = sa.Table(
         sqlite_where=sa.text("dispatched_at IS NULL"),
         postgresql_where=sa.text("dispatched_at IS NULL"),
     ),
-    sa.Index("ix_outbox_events_dispatched", "dispatched_at"),
+    sa.Index(
+        "ix_outbox_events_dispatched",
+        "dispatched_at",
+        sqlite_where=sa.text("dispatched_at IS NOT NULL"),
+        postgresql_where=sa.text("dispatched_at IS NOT NULL"),
+    ),
 )
 """Written with the change that an event tells of; whoever dispatches it makes its deliveries in one transaction."""
 
@@ -391,7 +396,7 @@ webhook_deliveries = sa.Table(
         postgresql_where=sa.text("state = 'pending'"),
     ),
     sa.Index("ix_webhook_deliveries_target", "target", "created_at", "id"),
-    sa.Index("ix_webhook_deliveries_finished", "state", "finished_at"),
+    sa.Index("ix_webhook_deliveries_finished", "finished_at"),
 )
 """`target` is a webhook's id or a channel's name. A claim moves `next_attempt_at` to the end of its lease, so that what
 a dead process had claimed falls due again by itself; `lease_token` fences off the late."""

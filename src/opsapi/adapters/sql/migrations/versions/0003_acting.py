@@ -114,4 +114,11 @@ def _outbox() -> None:
         sqlite_where=waiting,
         postgresql_where=waiting,
     )
-    op.create_index("ix_outbox_events_dispatched", "outbox_events", ["dispatched_at"])
+    dispatched = sa.text("dispatched_at IS NOT NULL")
+    op.create_index(
+        "ix_outbox_events_dispatched",
+        "outbox_events",
+        ["dispatched_at"],
+        sqlite_where=dispatched,
+        postgresql_where=dispatched,
+    )

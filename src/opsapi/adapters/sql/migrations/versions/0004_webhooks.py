@@ -72,4 +72,4 @@ def _deliveries() -> None:
         postgresql_where=pending,
     )
     op.create_index("ix_webhook_deliveries_target", "webhook_deliveries", ["target", "created_at", "id"])
-    op.create_index("ix_webhook_deliveries_finished", "webhook_deliveries", ["state", "finished_at"])
+    op.create_index("ix_webhook_deliveries_finished", "webhook_deliveries", ["finished_at"])
