@@ -333,6 +333,10 @@ class ScanStage:
         wanted = FindingsParams(workspace_id="ws-123", **params)
         return await self.endpoints.list_security_findings(make_call(), wanted, NoBody())
 
+    async def read_after_scan(self) -> Reply[SecurityFindings]:
+        await self.scan()
+        return await self.read()
+
     async def findings(self, **params: Any) -> list[Finding]:
         return (await self.read(limit=500, **params)).data.findings
 
