@@ -23,7 +23,15 @@ CHECKS = (
     "response_schema_conformance,ignored_auth,unsupported_method"
 )
 PLENTY = 1_000_000
-GRANTS = ("system:read", "workspaces:admin", "workspace:admin", "application:write", "audit:read", "accounts:admin")
+GRANTS = (
+    "system:read",
+    "workspaces:admin",
+    "workspace:admin",
+    "application:write",
+    "audit:read",
+    "accounts:admin",
+    "webhooks:admin",
+)
 
 
 @pytest.fixture(scope="module")
