@@ -40,8 +40,8 @@ def build(world: "World") -> None:
 def load_aged(world: "World", text: str) -> list[Obj]:
     """Stores objects as they are, status and creationTimestamp included, which no client of an API server can.
 
-    Every string `@-9d` (or h, m) becomes the moment so long before the present. What has no creationTimestamp is
-    created as usual.
+    Every string `@-9d` (or h, m) becomes the moment so long before the present, `@node` the first node's name. What has
+    no creationTimestamp is created as usual.
     """
     made = []
     for document in yaml.safe_load_all(text):
@@ -64,6 +64,8 @@ def _dated(world: "World", value: Any) -> Any:
         return {key: _dated(world, one) for key, one in value.items()}
     if isinstance(value, list):
         return [_dated(world, one) for one in value]
+    if value == "@node":
+        return next((node["metadata"]["name"] for node in world.registry.iterate("nodes")), "")
     found = _AGE.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         return value
