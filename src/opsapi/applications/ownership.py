@@ -64,7 +64,7 @@ def _keda(facts: ScaleFacts) -> AutoscalerConflict | None:
 
 
 def _gitops(facts: ScaleFacts, order: ScaleOrder) -> ManagedExternally | None:
-    held = _manager(facts.workload.metadata)
+    held = manager_of(facts.workload.metadata)
     if held is not None:
         patch = (
             f"apiVersion: {facts.ref.kind.api_version}\nkind: {facts.ref.kind.kind}\nmetadata:\n"
@@ -72,7 +72,7 @@ def _gitops(facts: ScaleFacts, order: ScaleOrder) -> ManagedExternally | None:
         )
     elif facts.autoscaler is not None and order.autoscaler is not None:
         bounds = order.autoscaler.wanted
-        held = _manager(facts.autoscaler.metadata)
+        held = manager_of(facts.autoscaler.metadata)
         patch = (
             f"apiVersion: {AUTOSCALER.api_version}\nkind: {AUTOSCALER.kind}\nmetadata:\n"
             f"  name: {facts.autoscaler.metadata.name}\n  namespace: {order.namespace}\nspec:\n"
@@ -86,7 +86,7 @@ def _gitops(facts: ScaleFacts, order: ScaleOrder) -> ManagedExternally | None:
     )
 
 
-def _manager(meta: WorkloadMeta) -> tuple[str, str] | None:
+def manager_of(meta: WorkloadMeta) -> tuple[str, str] | None:
     """(tool, its object) that would revert a change."""
     tracked = meta.labels.get(_ARGO_LABEL) or meta.annotations.get(_ARGO_LABEL)
     if not tracked and _ARGO_ANNOTATION in meta.annotations:
