@@ -3,6 +3,8 @@ import pytest
 import yaml
 
 from opsapi.kit.errors import ValidationFailed
+from opsapi.playbooks.scanning.gathering import NETWORK_POLICIES, PODS, SERVICE_ACCOUNTS, SERVICES, TEMPLATES
+from opsapi.playbooks.scanning.reports import REPORT_KINDS
 from opsapi.workspaces.access import Feature, check, features_named, manifest, rules_for
 from opsapi.workspaces.model import ClusterAccess
 from support.inventory import FakeCluster, make_workspace
@@ -55,6 +57,25 @@ def test_scaling_may_patch_the_scale_and_not_the_deployment() -> None:
     assert more == {
         ("apps", f"{kind}/scale", verb) for kind in ("deployments", "statefulsets") for verb in ("get", "patch")
     }
+
+
+def test_scanning_only_lists_and_a_workspace_of_some_namespaces_asks_for_no_reports_of_the_cluster() -> None:
+    more = rights(manifest([Feature.READ, Feature.SECURITY_SCAN])) - rights(manifest([Feature.READ]))
+    assert {verb for *_, verb in more} == {"get", "list"}
+    assert ("networking.k8s.io", "networkpolicies", "list") in more
+    assert ("aquasecurity.github.io", "clusterrbacassessmentreports", "list") in more
+    limited = rights(manifest([Feature.SECURITY_SCAN], namespaces=("shop",), cluster_wide=True))
+    reports = {resource for group, resource, _ in limited if group == "aquasecurity.github.io"}
+    assert "vulnerabilityreports" in reports
+    assert not any(resource.startswith("cluster") for resource in reports)
+
+
+def test_the_reports_that_a_scan_reads_are_those_that_its_rights_name() -> None:
+    named = {(rule.resource, rule.namespaced) for rule in rules_for([Feature.SECURITY_SCAN], limited=False)}
+    for kind in REPORT_KINDS:
+        assert (kind.resource.plural, kind.resource.namespaced) in named
+    for resource in (*TEMPLATES, PODS, SERVICES, SERVICE_ACCOUNTS, NETWORK_POLICIES):
+        assert (resource.plural, True) in named
 
 
 def test_an_unknown_feature_is_refused_with_those_known() -> None:
