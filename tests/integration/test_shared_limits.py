@@ -19,17 +19,7 @@ LIMIT = 7
 
 
 def test_replicas_share_an_accounts_limit(tmp_path: Path, redis_server: RedisServer) -> None:
-    config = tmp_path / "opsapi.yaml"
-    config.write_text(
-        json.dumps(
-            {
-                "keys": {"audit": base64.b64encode(secrets.token_bytes(32)).decode()},
-                "http": {"port": 0, "limits": {"other": LIMIT}},
-                "database": {"url": f"sqlite:///{tmp_path / 'state.db'}"},
-                "limits": {"redis_url": redis_server.url.reveal(), "redis_timeout_seconds": 5},
-            }
-        )
-    )
+    config = _config(tmp_path, redis_server.url.reveal())
     with serving(config, "one") as one, serving(config, "two") as two:
         made = _cli("accounts", "create", "a", "--grant", "system:read", "-c", str(config), "--json")
         replicas = [Api(url, made["account"]["id"], made["secret"]) for url in (one, two)]
@@ -38,6 +28,31 @@ def test_replicas_share_an_accounts_limit(tmp_path: Path, redis_server: RedisSer
     assert [answer.status for answer in answers] == [200] * LIMIT + [429] * 2
     remaining = [limit["remaining"] for limit in answers[LIMIT - 1].json["data"]["limits"] if limit["name"] == "other"]
     assert remaining == [0]
+
+
+def test_the_check_of_the_configuration_asks_redis(tmp_path: Path, redis_server: RedisServer) -> None:
+    config = _config(tmp_path, redis_server.url.reveal())
+    well = CliRunner().invoke(app, ["config", "check", "-c", str(config)])
+    assert "ok       redis: replicas share their rate limits" in well.output
+    redis_server.kill()
+    away = CliRunner().invoke(app, ["config", "check", "-c", str(config)])
+    assert away.exit_code == 3
+    assert "FAILED   redis: it does not answer" in away.output
+
+
+def _config(folder: Path, redis: str) -> Path:
+    config = folder / "opsapi.yaml"
+    config.write_text(
+        json.dumps(
+            {
+                "keys": {"audit": base64.b64encode(secrets.token_bytes(32)).decode()},
+                "http": {"port": 0, "limits": {"other": LIMIT}},
+                "database": {"url": f"sqlite:///{folder / 'state.db'}"},
+                "limits": {"redis_url": redis, "redis_timeout_seconds": 5},
+            }
+        )
+    )
+    return config
 
 
 def _cli(*arguments: str) -> Any:

@@ -66,3 +66,16 @@ async def test_what_leads_inward_is_refused_with_what_to_do(config: Path) -> Non
     refused = await run(config, "create", "https://10.0.0.1/hook")
     assert refused.exit_code == 1
     assert "webhooks.allow" in refused.output
+
+
+async def test_the_check_of_the_configuration_looks_where_channels_lead(config: Path) -> None:
+    held = json.loads(config.read_text())
+    for url, said in (
+        ("https://127.0.0.1/x", "ok       webhooks: 1 channels"),
+        ("https://10.0.0.1/private", "FAILED   webhooks: slack:#ops: its host"),
+    ):
+        held["webhooks"]["channels"][0]["url"] = url
+        config.write_text(json.dumps(held))
+        checked = await asyncio.to_thread(CliRunner().invoke, app, ["config", "check", "-c", str(config)])
+        assert said in checked.output
+        assert "private" not in checked.output

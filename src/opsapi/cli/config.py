@@ -17,6 +17,8 @@ from opsapi.kit.errors import DependencyUnavailable
 from opsapi.settings.model import Settings
 from opsapi.settings.source import InvalidConfiguration
 from opsapi.wiring import chain_keys, connect_only, open_database, sealer_of
+from opsapi.wiring.limits import redis_answers
+from opsapi.wiring.webhooks import refused_channels
 
 app = typer.Typer(no_args_is_help=True, help="Check the configuration.")
 
@@ -45,6 +47,10 @@ def check(
 
 async def _findings(settings: Settings) -> list[Finding]:
     findings = [_keys(settings), _listener(settings), await _database(settings)]
+    if settings.limits.redis_url is not None:
+        findings.append(await _redis(settings))
+    if settings.webhooks.channels or settings.webhooks.ca_file:
+        findings.append(await _channels(settings))
     return findings + list(await asyncio.gather(*(_workspace(settings, one.id) for one in settings.workspaces)))
 
 
@@ -87,6 +93,27 @@ async def _database(settings: Settings) -> Finding:
     finally:
         await database.close()
     return Finding(True, "database", f"{where}: {figures.engine} {figures.version}, {figures.round_trip_ms:.1f} ms")
+
+
+async def _redis(settings: Settings) -> Finding:
+    try:
+        answers = await redis_answers(settings.limits)
+    except InvalidConfiguration as invalid:
+        return Finding(False, "redis", "; ".join(invalid.problems))
+    if not answers:
+        return Finding(False, "redis", "it does not answer; each replica would count rate limits for itself")
+    return Finding(True, "redis", "replicas share their rate limits")
+
+
+async def _channels(settings: Settings) -> Finding:
+    """Where they lead is looked at; nothing is sent."""
+    try:
+        refused = await refused_channels(settings.webhooks)
+    except InvalidConfiguration as invalid:
+        return Finding(False, "webhooks", "; ".join(invalid.problems))
+    if refused:
+        return Finding(False, "webhooks", "; ".join(f"{name}: {reason}" for name, reason in refused.items()))
+    return Finding(True, "webhooks", f"{len(settings.webhooks.channels)} channels lead to addresses that are allowed")
 
 
 async def _workspace(settings: Settings, workspace_id: str) -> Finding:

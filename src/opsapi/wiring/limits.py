@@ -10,11 +10,12 @@ from prometheus_client.registry import Collector
 
 from opsapi.adapters.limits.memory import MemoryRateLimiter
 from opsapi.kit.limits import RateLimiter
+from opsapi.kit.secret import Secret
 from opsapi.settings.model import LimitSettings
 from opsapi.settings.source import InvalidConfiguration
 
 if TYPE_CHECKING:
-    from opsapi.adapters.limits.redis import Figures
+    from opsapi.adapters.limits.redis import Figures, RedisRateLimiter
 
 
 @asynccontextmanager
@@ -23,17 +24,32 @@ async def rate_limiter(settings: LimitSettings) -> AsyncIterator[tuple[RateLimit
     if settings.redis_url is None:
         yield MemoryRateLimiter(), ()
         return
+    async with _shared(settings, settings.redis_url) as limiter:
+        yield limiter, (RedisCollector(limiter.figures),)
+
+
+async def redis_answers(settings: LimitSettings) -> bool:
+    """Asks the configured Redis once, counting nothing. Raises InvalidConfiguration."""
+    if settings.redis_url is None:
+        return False
+    async with _shared(settings, settings.redis_url) as limiter:
+        await limiter.peek("check", 1)
+        return limiter.figures.shared
+
+
+@asynccontextmanager
+async def _shared(settings: LimitSettings, url: Secret) -> AsyncIterator["RedisRateLimiter"]:
     try:
         from opsapi.adapters.limits.redis import redis_pool, redis_rate_limiter
     except ImportError:
         raise InvalidConfiguration(["limits.redis_url: needs another package: pip install 'opsapi[redis]'"]) from None
     seconds = settings.redis_timeout_seconds
     try:
-        pool = redis_pool(settings.redis_url, timeout_seconds=seconds, ca_file=settings.redis_ca_file)
+        pool = redis_pool(url, timeout_seconds=seconds, ca_file=settings.redis_ca_file)
     except ValueError as error:
         raise InvalidConfiguration([f"limits.redis_url: {error}"]) from None
     async with redis_rate_limiter(pool, seconds) as limiter:
-        yield limiter, (RedisCollector(limiter.figures),)
+        yield limiter
 
 
 class RedisCollector(Collector):

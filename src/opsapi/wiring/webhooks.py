@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from opsapi.adapters.sql.deliveries import SqlDeliveryStore
 from opsapi.adapters.sql.webhooks import SqlWebhookStore
-from opsapi.adapters.webhooks.sender import http_sender, trust
+from opsapi.adapters.webhooks.sender import HttpSender, http_sender, trust
 from opsapi.settings.source import InvalidConfiguration
 from opsapi.webhooks.administration import Administration
 from opsapi.webhooks.channels import Channels
@@ -19,6 +19,7 @@ from opsapi.webhooks.deliverer import Deliverer
 from opsapi.webhooks.delivery_endpoints import DeliveryEndpoints
 from opsapi.webhooks.dispatcher import Dispatcher
 from opsapi.webhooks.endpoints import WebhookEndpoints
+from opsapi.webhooks.settings import WebhookSettings
 from opsapi.wiring.state import State
 from opsapi.workspaces.ports import Sealer
 
@@ -59,16 +60,7 @@ class Webhooks:
 async def opened_webhooks(state: State, sealer: Sealer | None) -> AsyncIterator[Webhooks]:
     """Nothing is delivered before `running`. Raises InvalidConfiguration."""
     settings, clock = state.settings.webhooks, state.clock
-    try:
-        tls = trust(settings.ca_file)
-    except OSError as error:
-        raise InvalidConfiguration([f"webhooks.ca_file: {settings.ca_file}: {error.strerror or error}"]) from None
-    async with http_sender(
-        allow=settings.allow,
-        connect_seconds=settings.connect_timeout_seconds,
-        total_seconds=settings.timeout_seconds,
-        tls=tls,
-    ) as sender:
+    async with _sender(settings) as sender:
         store = SqlWebhookStore(state.database, sealer, clock)
         deliveries = SqlDeliveryStore(state.database, sealer, clock)
         channels = Channels(settings.channels)
@@ -81,6 +73,28 @@ async def opened_webhooks(state: State, sealer: Sealer | None) -> AsyncIterator[
             deliverer=deliverer,
             dispatcher=Dispatcher(deliveries, settings, deliverer.wake),
         )
+
+
+async def refused_channels(settings: WebhookSettings) -> dict[str, str]:
+    """Channels of the configuration that nothing may be sent to, with the reason. Raises InvalidConfiguration."""
+    async with _sender(settings) as sender:
+        reasons = {one.name: await sender.refusal(one.url.reveal()) for one in settings.channels}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+@asynccontextmanager
+async def _sender(settings: WebhookSettings) -> AsyncIterator[HttpSender]:
+    try:
+        tls = trust(settings.ca_file)
+    except OSError as error:
+        raise InvalidConfiguration([f"webhooks.ca_file: {settings.ca_file}: {error.strerror or error}"]) from None
+    async with http_sender(
+        allow=settings.allow,
+        connect_seconds=settings.connect_timeout_seconds,
+        total_seconds=settings.timeout_seconds,
+        tls=tls,
+    ) as sender:
+        yield sender
 
 
 class WebhookCollector(Collector):
