@@ -558,6 +558,26 @@ def test_one_seed_gives_one_backup() -> None:
     assert len(sums) == 1
 
 
+@pytest.mark.parametrize("kind", ["Backup", "Restore", "Schedule", "DeleteBackupRequest", "BackupStorageLocation"])
+def test_an_object_without_a_spec_breaks_nothing(kind: str) -> None:
+    world = shop()
+    made = velero(kind, "bare")
+    del made["spec"]
+    world.apply(made)
+    world.advance(7200)
+    back_up(world, "later")
+    phases = {
+        "Backup": "Completed",
+        "Restore": "FailedValidation",
+        "Schedule": "FailedValidation",
+        "DeleteBackupRequest": "Processed",
+        "BackupStorageLocation": "Available",
+    }
+    resource = world.objects.kinds.by_kind("velero.io/v1", kind)
+    assert resource is not None
+    assert status(world, resource.resource, "bare")["phase"] == phases[kind]
+
+
 def test_velero_minds_its_own_namespace_only() -> None:
     world = shop()
     stray = velero("Backup", "stray")

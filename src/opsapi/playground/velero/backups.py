@@ -11,7 +11,15 @@ from opsapi.playground.velero import volumes
 from opsapi.playground.velero.durations import seconds
 from opsapi.playground.velero.selection import collect, mixes_filters, problems_of
 from opsapi.playground.velero.server import FINALIZE, ITEMS_A_SECOND, POLL, Server
-from opsapi.playground.velero.storage import BACKUPS, LOCATION_NAME, NAMESPACE, Item, StoredBackup, VolumeSnapshotRecord
+from opsapi.playground.velero.storage import (
+    BACKUPS,
+    LOCATION_NAME,
+    NAMESPACE,
+    Item,
+    StoredBackup,
+    VolumeSnapshotRecord,
+    with_spec,
+)
 
 _TTL = 30 * 86400.0
 _SNAPSHOT_TIMEOUT = 600.0
@@ -52,6 +60,7 @@ class BackupController(ObjectController):
         backup = self.registry.find(BACKUPS, namespace, name)
         if backup is None or namespace != NAMESPACE:
             return
+        backup = with_spec(backup)
         if self._server.faults.velero_down():
             self.queue.add_after(f"{namespace}/{name}", POLL)
             return
@@ -125,7 +134,7 @@ class BackupController(ObjectController):
                 "was not found. Please address this issue (see `velero backup-location -h` for options) and create a "
                 f"new backup. Error: {why}"
             )
-        elif location["spec"].get("accessMode") == "ReadOnly":
+        elif with_spec(location)["spec"].get("accessMode") == "ReadOnly":
             mode = "is currently in read-only mode"
             found.append(f"backup can't be created because backup storage location {name} {mode}")
         elif (location.get("status") or {}).get("phase") == "Unavailable":

@@ -13,6 +13,7 @@ from opsapi.playground.velero.storage import (
     NAMESPACE,
     RESTORES,
     StoredBackup,
+    with_spec,
 )
 
 _GC_EVERY = 3600.0
@@ -37,6 +38,7 @@ class DeletionController(ObjectController):
         request = self.registry.find(DELETIONS, namespace, name)
         if request is None or namespace != NAMESPACE:
             return
+        request = with_spec(request)
         if self._server.faults.velero_down():
             self.queue.add_after(f"{namespace}/{name}", POLL)
             return
@@ -80,11 +82,11 @@ class DeletionController(ObjectController):
             return "backup not found"
         if (backup.get("status") or {}).get("phase", "New") in _RUNNING:
             return "backup is still in progress"
-        location = backup["spec"].get("storageLocation", "")
+        location = with_spec(backup)["spec"].get("storageLocation", "")
         found = self._server.location(location)
         if found is None:
             return f"backup storage location {location} not found"
-        if found["spec"].get("accessMode") == "ReadOnly":
+        if with_spec(found)["spec"].get("accessMode") == "ReadOnly":
             mode = "is currently in read-only mode"
             return f"cannot delete backup because backup storage location {location} {mode}"
         return ""
@@ -108,7 +110,7 @@ class DeletionController(ObjectController):
         if stored is not None:
             self._drop(stored)
         for restore in self.registry.iterate(RESTORES, NAMESPACE):
-            if restore["spec"].get("backupName") == name:
+            if with_spec(restore)["spec"].get("backupName") == name:
                 self.registry.delete(RESTORES, NAMESPACE, restore["metadata"]["name"])
         if backup is not None:
             self.registry.delete(BACKUPS, NAMESPACE, name)
@@ -140,7 +142,7 @@ class GarbageCollector(Controller):
         if self._server.faults.velero_down():
             return
         asked = {
-            one["spec"]["backupName"]
+            with_spec(one)["spec"].get("backupName")
             for one in self.registry.iterate(DELETIONS, namespace)
             if (one.get("status") or {}).get("phase") != "Processed"
         }
@@ -149,7 +151,7 @@ class GarbageCollector(Controller):
             expiration = (backup.get("status") or {}).get("expiration")
             if not expiration or pods.parse_time(expiration) > self.clock.now() or meta["name"] in asked:
                 continue
-            if not self._server.is_available(backup["spec"].get("storageLocation", "")):
+            if not self._server.is_available(with_spec(backup)["spec"].get("storageLocation", "")):
                 continue
             labels = {BACKUP_NAME: meta["name"], BACKUP_UID: meta["uid"]}
             made = {

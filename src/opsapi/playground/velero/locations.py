@@ -6,7 +6,7 @@ from opsapi.playground.controllers import pods
 from opsapi.playground.controllers.base import Cluster, ObjectController
 from opsapi.playground.registry import Obj
 from opsapi.playground.velero.durations import seconds
-from opsapi.playground.velero.storage import BACKUPS, LOCATIONS, NAMESPACE, BackupStorage
+from opsapi.playground.velero.storage import BACKUPS, LOCATIONS, NAMESPACE, BackupStorage, with_spec
 
 _EVERY = 60.0
 _AWAY = 'BackupStorageLocation "{}" is unavailable: rpc error: code = Unknown desc = RequestError: send request failed'
@@ -32,6 +32,7 @@ class LocationController(ObjectController):
         location = self.registry.find(LOCATIONS, namespace, name)
         if location is None or namespace != NAMESPACE:
             return
+        location = with_spec(location)
         every = seconds(location["spec"].get("validationFrequency"), _EVERY)
         self.queue.add_after(f"{namespace}/{name}", every)
         if self._down() or not self._is_due(location, every):

@@ -7,7 +7,7 @@ from opsapi.playground.registry import ApiError, Obj
 from opsapi.playground.velero import restoring, volumes
 from opsapi.playground.velero.selection import Filter, problems_of
 from opsapi.playground.velero.server import FINALIZE, ITEMS_A_SECOND, POLL, Server
-from opsapi.playground.velero.storage import BACKUPS, NAMESPACE, RESTORES, SCHEDULE_NAME, Item, StoredBackup
+from opsapi.playground.velero.storage import BACKUPS, NAMESPACE, RESTORES, SCHEDULE_NAME, Item, StoredBackup, with_spec
 
 _POLICIES = ("", "none", "update")
 _BOTH_SELECTORS = "encountered labelSelector as well as orLabelSelectors in restore spec, only one can be specified"
@@ -38,6 +38,7 @@ class RestoreController(ObjectController):
         restore = self.registry.find(RESTORES, namespace, name)
         if restore is None or namespace != NAMESPACE:
             return
+        restore = with_spec(restore)
         if self._server.faults.velero_down():
             self.queue.add_after(f"{namespace}/{name}", POLL)
             return
@@ -111,7 +112,7 @@ class RestoreController(ObjectController):
         return found
 
     def _about_storage(self, spec: Obj, stored: StoredBackup | None) -> list[str]:
-        name = spec["backupName"]
+        name = spec.get("backupName") or ""
         if stored is None or self.registry.find(BACKUPS, NAMESPACE, name) is None:
             return [f'Error retrieving backup: can\'t find backup velero/{name}: backups.velero.io "{name}" not found']
         if not self._server.is_available(stored.location):

@@ -8,7 +8,7 @@ from opsapi.playground.controllers.base import ObjectController
 from opsapi.playground.controllers.cron import Schedule, ScheduleError, parse_schedule
 from opsapi.playground.registry import ApiError, Obj
 from opsapi.playground.velero.server import POLL, Server
-from opsapi.playground.velero.storage import BACKUPS, NAMESPACE, SCHEDULE_NAME, SCHEDULES
+from opsapi.playground.velero.storage import BACKUPS, NAMESPACE, SCHEDULE_NAME, SCHEDULES, with_spec
 
 _BUSY = ("", "New", "InProgress")
 _RETRY = 60.0
@@ -28,6 +28,7 @@ class ScheduleController(ObjectController):
         schedule = self.registry.find(SCHEDULES, namespace, name)
         if schedule is None or namespace != NAMESPACE or pods.is_terminating(schedule):
             return
+        schedule = with_spec(schedule)
         key = f"{namespace}/{name}"
         if self._server.faults.velero_down():
             self.queue.add_after(key, POLL)
@@ -37,7 +38,7 @@ class ScheduleController(ObjectController):
         plan = self._validated(schedule)
         if plan is None:
             return
-        schedule = self.registry.get(SCHEDULES, namespace, name)
+        schedule = with_spec(self.registry.get(SCHEDULES, namespace, name))
         due = plan.next_after(self._last(schedule))
         if due is None:
             return
@@ -79,7 +80,7 @@ class ScheduleController(ObjectController):
 
     def _submit(self, schedule: Obj) -> None:
         meta, spec, now = schedule["metadata"], schedule["spec"], self.clock.now()
-        template = spec["template"]
+        template = spec.get("template") or {}
         labels = {**((template.get("metadata") or {}).get("labels") or meta.get("labels") or {})}
         made: Obj = {
             "name": f"{meta['name']}-{now.strftime('%Y%m%d%H%M%S')}",

@@ -7,7 +7,7 @@ from opsapi.playground.disks import Disks
 from opsapi.playground.faults.world import Faults
 from opsapi.playground.machinery.registry import ObjectRegistry
 from opsapi.playground.registry import Obj
-from opsapi.playground.velero.storage import LOCATIONS, NAMESPACE, BackupStorage
+from opsapi.playground.velero.storage import LOCATIONS, NAMESPACE, BackupStorage, with_spec
 
 ITEMS_A_SECOND = 40.0
 """How fast objects are written to a backup and restored from it."""
@@ -28,7 +28,7 @@ class Server:
 
     def default_location(self) -> str:
         for found in self.objects.iterate(LOCATIONS, NAMESPACE):
-            if found["spec"].get("default"):
+            if with_spec(found)["spec"].get("default"):
                 return str(found["metadata"]["name"])
         return "default"
 

@@ -20,6 +20,11 @@ SCHEDULE_NAME = "velero.io/schedule-name"
 LOCATION_NAME = "velero.io/storage-location"
 
 
+def with_spec(obj: Obj) -> Obj:
+    """The object with a spec: Velero's definitions do not insist on one."""
+    return obj if obj.get("spec") else {**obj, "spec": {}}
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
     """One object, whole, as it stood when the backup came by. `resource` as the Registry names it."""
