@@ -8,6 +8,7 @@ from opsapi.audit.endpoints import AuditEndpoints
 from opsapi.health.endpoints import HealthEndpoints
 from opsapi.kit.endpoint import declarations
 from opsapi.operations.endpoints import OperationEndpoints
+from opsapi.playbooks.scanning.endpoint import FindingEndpoints
 from opsapi.webhooks.delivery_endpoints import DeliveryEndpoints
 from opsapi.webhooks.endpoints import WebhookEndpoints
 from opsapi.workspaces.endpoints import WorkspaceEndpoints
@@ -18,6 +19,7 @@ ENDPOINT_CLASSES = (
     ApplicationReadEndpoints,
     ChangesEndpoints,
     ScaleEndpoints,
+    FindingEndpoints,
     OperationEndpoints,
     AccountEndpoints,
     AuditEndpoints,

@@ -51,6 +51,7 @@ from opsapi.settings.source import InvalidConfiguration
 from opsapi.wiring.collectors import ServiceCollector
 from opsapi.wiring.gate import AccountGate
 from opsapi.wiring.limits import rate_limiter
+from opsapi.wiring.scanning import joined_scanning
 from opsapi.wiring.state import State, opened_state
 from opsapi.wiring.webhooks import WebhookCollector, opened_webhooks
 from opsapi.workspaces.endpoints import WorkspaceEndpoints
@@ -112,6 +113,8 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         scale_planner = ScalePlanner(clusters, workloads, policy)
         scaling = ScalingSteps(clusters, workloads, policy, settings.scaling)
         procedures.register(scaling.procedure(scale_planner.replan))
+        scanning = joined_scanning(state, clusters)
+        procedures.register(scanning.playbook.procedure())
         gate = AccountGate(state.accounts, clusters, state.ledger)
         worker = _worker(state, procedures, gate)
         times = ResponseTimes()
@@ -131,6 +134,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             ApplicationReadEndpoints(applications),
             ChangesEndpoints(changes),
             ScaleEndpoints(clusters, workloads, scale_planner, desk, state.ledger, state.clock),
+            scanning.endpoints,
             OperationEndpoints(state.ledger, state.signals, state.clock, settings.operations),
             AccountEndpoints(state.accounts, state.administration, state.issuer, CallerLimits(limiter, settings.http)),
             AuditEndpoints(state.audit),
