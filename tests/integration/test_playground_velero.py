@@ -578,6 +578,18 @@ def test_an_object_without_a_spec_breaks_nothing(kind: str) -> None:
     assert status(world, resource.resource, "bare")["phase"] == phases[kind]
 
 
+def test_what_velero_writes_is_its_own_and_not_the_controllers() -> None:
+    world = shop()
+    back_up(world, includedResources=["configmaps"])
+    backup = world.registry.get(BACKUPS, NAMESPACE, "one")
+    entries = [(one["manager"], one.get("subresource")) for one in backup["metadata"]["managedFields"]]
+    assert ("velero-server", None) in entries
+    world.registry.delete("configmaps", "shop", "settings")
+    restore(world)
+    made = world.registry.get("configmaps", "shop", "settings")
+    assert {one["manager"] for one in made["metadata"]["managedFields"]} == {"velero-server"}
+
+
 def test_velero_minds_its_own_namespace_only() -> None:
     world = shop()
     stray = velero("Backup", "stray")

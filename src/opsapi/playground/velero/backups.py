@@ -121,7 +121,7 @@ class BackupController(ObjectController):
         }
         annotations = {**marks, **(meta.get("annotations") or {})}
         changed = {**backup, "metadata": {**meta, "labels": labels, "annotations": annotations}, "spec": spec}
-        return self.registry.update(BACKUPS, NAMESPACE, meta["name"], changed)
+        return self._server.update(BACKUPS, changed)
 
     def _problems(self, spec: Obj) -> list[str]:
         name = spec["storageLocation"]

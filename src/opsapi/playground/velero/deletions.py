@@ -69,7 +69,7 @@ class DeletionController(ObjectController):
         meta = request["metadata"]
         labels = {**(meta.get("labels") or {}), BACKUP_NAME: name, BACKUP_UID: backup["metadata"]["uid"]}
         changed = {**request, "metadata": {**meta, "labels": labels}}
-        request = self.registry.update(DELETIONS, NAMESPACE, meta["name"], changed)
+        request = self._server.update(DELETIONS, changed)
         self._server.write(DELETIONS, request, {"phase": "InProgress"})
         self._server.write(BACKUPS, backup, {**backup["status"], "phase": "Deleting"})
         self._begun[meta["uid"]] = self.clock.monotonic()
@@ -160,4 +160,4 @@ class GarbageCollector(Controller):
                 "metadata": {"generateName": f"{meta['name']}-", "namespace": namespace, "labels": labels},
                 "spec": {"backupName": meta["name"]},
             }
-            self.registry.create(DELETIONS, namespace, made)
+            self._server.create(DELETIONS, namespace, made)

@@ -97,7 +97,7 @@ class RestoreController(ObjectController):
             return restore, ["No completed backups found for schedule"]
         latest = max(good, key=lambda one: str(one["status"]["startTimestamp"]))["metadata"]["name"]
         changed = {**restore, "spec": {**spec, "backupName": latest}}
-        return self.registry.update(RESTORES, NAMESPACE, restore["metadata"]["name"], changed), []
+        return self._server.update(RESTORES, changed), []
 
     @staticmethod
     def _problems(spec: Obj) -> list[str]:
@@ -199,7 +199,7 @@ class RestoreController(ObjectController):
             meta |= {part: held[part] for part in ("labels", "annotations") if part in held}
             labels = {**meta.get("labels", {}), "kubernetes.io/metadata.name": namespace}
             meta["labels"] = labels
-        self.registry.create("namespaces", "", {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
+        self._server.create("namespaces", "", {"apiVersion": "v1", "kind": "Namespace", "metadata": meta})
 
     def _create(self, restore: Obj, run: _Run, item: Item, namespace: str) -> None:
         made = restoring.prepared(item, namespace, restore)
@@ -207,7 +207,7 @@ class RestoreController(ObjectController):
             return
         if item.resource == "persistentvolumeclaims":
             made = self._claim(restore, run, item, made, namespace)
-        self.registry.create(item.resource, namespace, made)
+        self._server.create(item.resource, namespace, made)
 
     @staticmethod
     def _keeps(run: _Run, restore: Obj, item: Item) -> bool:
@@ -249,6 +249,6 @@ class RestoreController(ObjectController):
         # What the cluster allocated or bound stays; Velero patches with the difference alone.
         kept = {"spec": {**(present.get("spec") or {}), **made["spec"]}} if isinstance(made.get("spec"), dict) else {}
         try:
-            self.registry.update(item.resource, namespace, item.name, {**present, **made, **kept, "metadata": meta})
+            self._server.update(item.resource, {**present, **made, **kept, "metadata": meta})
         except ApiError as error:
             run.warnings.append(f"could not restore, {kind} {item.name!r} could not be updated: {error}")

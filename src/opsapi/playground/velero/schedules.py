@@ -93,7 +93,7 @@ class ScheduleController(ObjectController):
             made["ownerReferences"] = [{**pods.owner_reference(schedule), "blockOwnerDeletion": False}]
         backup = {"apiVersion": "velero.io/v1", "kind": "Backup", "metadata": made, "spec": template}
         try:
-            self.registry.create(BACKUPS, NAMESPACE, backup)
+            self._server.create(BACKUPS, NAMESPACE, backup)
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise

@@ -56,7 +56,7 @@ def take(server: Server, backup: str, claim: Obj) -> Obj:
             "volumeSnapshotClassName": class_for(server, driver_of(server, claim)),
         },
     }
-    return server.objects.create(SNAPSHOTS, meta["namespace"], made)
+    return server.create(SNAPSHOTS, meta["namespace"], made)
 
 
 def keep(server: Server, snapshot: Obj) -> VolumeSnapshotRecord:
@@ -65,7 +65,7 @@ def keep(server: Server, snapshot: Obj) -> VolumeSnapshotRecord:
     name = snapshot["status"]["boundVolumeSnapshotContentName"]
     content = server.objects.get(CONTENTS, "", name)
     retained = {**content, "spec": {**content["spec"], "deletionPolicy": "Retain"}}
-    content = server.objects.update(CONTENTS, "", name, retained)
+    content = server.update(CONTENTS, retained)
     server.objects.delete(SNAPSHOTS, meta["namespace"], meta["name"])
     server.objects.delete(CONTENTS, "", name)
     status, spec = content["status"], content["spec"]
@@ -116,8 +116,8 @@ def from_snapshot(server: Server, restore: Obj, claim: Obj, namespace: str, reco
             "volumeSnapshotClassName": record.snapshot_class,
         },
     }
-    server.objects.create(CONTENTS, "", content)
-    server.objects.create(SNAPSHOTS, namespace, snapshot)
+    server.create(CONTENTS, "", content)
+    server.create(SNAPSHOTS, namespace, snapshot)
     source = {"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": name}
     spec = {**claim["spec"], "dataSource": source}
     spec["resources"] = {**spec["resources"], "requests": {"storage": quantity_of(record.size)}}
