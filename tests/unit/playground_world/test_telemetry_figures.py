@@ -74,10 +74,11 @@ def test_young_and_sleeping_pods_and_dead_nodes_have_no_metrics() -> None:
 def test_counters_grow_by_the_rates() -> None:
     world = serving()
     before = sum(values(world, "http_requests_total"))
-    cpu_before = sum(values(world, "container_cpu_usage_seconds_total"))
+    cpu_before = sum(values(world, "container_cpu_usage_seconds_total", container="app"))
     world.advance(600)
     assert sum(values(world, "http_requests_total")) - before == pytest.approx(600 * 30, rel=0.01)
-    assert sum(values(world, "container_cpu_usage_seconds_total")) - cpu_before == pytest.approx(600 * 0.3, rel=0.05)
+    cpu = sum(values(world, "container_cpu_usage_seconds_total", container="app"))
+    assert cpu - cpu_before == pytest.approx(600 * 0.3, rel=0.05)
     failed = sum(values(world, "http_requests_total", code="500"))
     assert failed / sum(values(world, "http_requests_total")) == pytest.approx(0.1, rel=0.02)
 
@@ -122,11 +123,43 @@ def test_a_prometheus_parser_reads_the_exposition_whole() -> None:
     families = {family.name: family for family in text_string_to_metric_families(serving().exposition.text())}
     assert families["http_requests"].type == "counter"
     assert families["http_request_duration_seconds"].type == "histogram"
-    assert len(families["container_memory_working_set_bytes"].samples) == 3
+    working_sets = families["container_memory_working_set_bytes"].samples
+    assert sorted(sample.labels["container"] for sample in working_sets) == ["", "", "", "app", "app", "app"]
     assert {sample.labels["resource"] for sample in families["kube_pod_container_resource_requests"].samples} == {
         "cpu",
         "memory",
     }
+
+
+def test_only_a_container_with_a_cpu_limit_is_throttled() -> None:
+    world = small_world()
+    profile = '{"cpu": {"base_millicores": 400}}'
+    limited = container(resources={"limits": {"cpu": "200m"}})
+    world.apply(deployment("tight", limited, replicas=1, profile=profile))
+    world.apply(deployment("free", container(resources=resources()), replicas=1, profile=profile))
+    world.advance(300)
+    assert len(values(world, "container_cpu_cfs_periods_total")) == 1
+    (periods,) = values(world, "container_cpu_cfs_periods_total")
+    (throttled,) = values(world, "container_cpu_cfs_throttled_periods_total")
+    assert 0 < throttled <= periods
+
+
+def test_objects_are_told_as_kube_state_metrics_tells_them() -> None:
+    world = serving()
+    pod = pods_of(world, "web")[0]["metadata"]
+    replica_set = pod["ownerReferences"][0]["name"]
+    owner = {"pod": pod["name"], "owner_kind": "ReplicaSet", "owner_name": replica_set, "owner_is_controller": "true"}
+    assert values(world, "kube_pod_owner", **owner) == [1]
+    assert values(world, "kube_replicaset_owner", replicaset=replica_set, owner_name="web") == [1]
+    assert values(world, "kube_deployment_status_replicas_ready", deployment="web") == [3]
+    assert values(world, "kube_deployment_spec_replicas", deployment="web") == [3]
+    ready = {
+        state: values(world, "kube_pod_status_ready", pod=pod["name"], condition=state) for state in ("true", "false")
+    }
+    assert ready == {"true": [1], "false": [0]}
+    world.kubelets.kill(pods_of(world, "web")[0], "app", 137, "OOMKilled")
+    world.advance(30)
+    assert values(world, "kube_pod_container_status_last_terminated_reason", reason="OOMKilled") == [1]
 
 
 def test_label_values_are_escaped() -> None:

@@ -13,7 +13,7 @@ def escape(value: str) -> str:
 
 def line(name: str, labels: Mapping[str, str], value: float) -> str:
     inside = ",".join(f'{key}="{escape(text)}"' for key, text in labels.items())
-    return f"{name}{{{inside}}} {value:.10g}" if inside else f"{name} {value:.10g}"
+    return f"{name}{{{inside}}} {value:.15g}" if inside else f"{name} {value:.15g}"
 
 
 class Family(msgspec.Struct):
