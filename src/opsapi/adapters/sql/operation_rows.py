@@ -119,20 +119,6 @@ def _operation(row: sa.RowMapping, steps: list[Step]) -> Operation:
     return Operation(**values, steps=tuple(steps))
 
 
-async def start(connection: AsyncConnection, operation_id: str, position: int, now: datetime) -> None:
-    """Marks a step in progress and counts the attempt; one that has failed stays so while it is undone."""
-    statement = (
-        sa.update(operation_steps)
-        .where(STEP.operation_id == operation_id, STEP.position == position)
-        .values(
-            state=sa.case((STEP.state == StepState.FAILED, StepState.FAILED), else_=StepState.IN_PROGRESS),
-            attempts=STEP.attempts + 1,
-            started_at=sa.func.coalesce(STEP.started_at, sa.bindparam("begun", now, STEP.started_at.type)),
-        )
-    )
-    await connection.execute(statement)
-
-
 async def set_step(connection: AsyncConnection, claim: Claim, position: int, values: dict[str, Any]) -> None:
     await connection.execute(
         sa.update(operation_steps)

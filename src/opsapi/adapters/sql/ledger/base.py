@@ -10,15 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from opsapi.adapters.sql.audit import insert_call, insert_entry
 from opsapi.adapters.sql.engine import Database
-from opsapi.adapters.sql.operation_rows import OPERATION, engine_entry, load_one, load_row, merge
+from opsapi.adapters.sql.operation_rows import OPERATION, STEP, engine_entry, load_one, load_row, merge
 from opsapi.adapters.sql.outbox import insert_event
-from opsapi.adapters.sql.tables import operation_locks, operations
+from opsapi.adapters.sql.tables import operation_locks, operation_steps, operations
 from opsapi.kit.caller import Call, System
 from opsapi.kit.clock import Clock
 from opsapi.kit.errors import InvalidState, StateDetails
 from opsapi.kit.ids import new_id
 from opsapi.operations.errors import InProgressDetails, OperationInProgress, OperationNotFound
-from opsapi.operations.model import Announcement, Failure, Operation, Outcome, State, locked_resource
+from opsapi.operations.model import Announcement, Failure, Operation, Outcome, State, StepState, locked_resource
 from opsapi.operations.signals import Signals
 from opsapi.webhooks.model import Event, EventType
 
@@ -59,6 +59,19 @@ class LedgerBase:
         statement = sa.select(LOCK.operation_id).where(LOCK.resource_id == resource_id)
         operation_id = (await connection.execute(statement)).scalar_one_or_none()
         return None if operation_id is None else await load_one(connection, operation_id)
+
+    async def _start(self, connection: AsyncConnection, operation_id: str, position: int, now: datetime) -> None:
+        """Marks a step in progress and counts the attempt; one that has failed stays so while it is undone."""
+        statement = (
+            sa.update(operation_steps)
+            .where(STEP.operation_id == operation_id, STEP.position == position)
+            .values(
+                state=sa.case((STEP.state == StepState.FAILED, StepState.FAILED), else_=StepState.IN_PROGRESS),
+                attempts=STEP.attempts + 1,
+                started_at=sa.func.coalesce(STEP.started_at, sa.bindparam("begun", now, STEP.started_at.type)),
+            )
+        )
+        await connection.execute(statement)
 
     async def _end(
         self,

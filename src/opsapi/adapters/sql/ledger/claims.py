@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from opsapi.adapters.sql.engine import Database
 from opsapi.adapters.sql.ledger.base import LedgerBase
-from opsapi.adapters.sql.operation_rows import OPERATION, load_row, set_step, start
+from opsapi.adapters.sql.operation_rows import OPERATION, load_row, set_step
 from opsapi.adapters.sql.tables import operations
 from opsapi.kit.clock import Clock
 from opsapi.operations.errors import LeaseLost
@@ -63,7 +63,7 @@ class Claims(LedgerBase):
         row = (await connection.execute(statement)).mappings().one()
         first = row["attempts"] == 1
         if first:
-            await start(connection, operation_id, 0, self._clock.now())
+            await self._start(connection, operation_id, 0, self._clock.now())
         operation = await load_row(connection, row)
         if first:
             await self._tell(connection, EventType.OPERATION_STARTED, operation, now)

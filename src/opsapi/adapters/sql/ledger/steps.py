@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from opsapi.adapters.sql.audit import insert_entry
 from opsapi.adapters.sql.ledger.base import LOCK, HolderGone
 from opsapi.adapters.sql.ledger.claims import Claims
-from opsapi.adapters.sql.operation_rows import STEP, engine_entry, load_row, merge, set_step, start
+from opsapi.adapters.sql.operation_rows import STEP, engine_entry, load_row, merge, set_step
 from opsapi.adapters.sql.tables import operation_locks, operation_steps
 from opsapi.kit.errors import DependencyUnavailable
 from opsapi.operations.errors import OperationStopped
@@ -31,7 +31,7 @@ class Steps(Claims):
         now = self._clock.now()
         async with self._db.write() as connection:
             held = await self._hold(connection, claim, updated_at=now)
-            await start(connection, claim.operation.id, position, now)
+            await self._start(connection, claim.operation.id, position, now)
             started = await load_row(connection, held)
         self._signals.notify(claim.operation.id)
         return started
@@ -115,7 +115,7 @@ class Steps(Claims):
             else:
                 held = await merge(connection, held, result, outcome)
                 if then is not None:
-                    await start(connection, claim.operation.id, then, now)
+                    await self._start(connection, claim.operation.id, then, now)
                 operation = await load_row(connection, held)
         self._signals.notify(claim.operation.id)
         return operation
