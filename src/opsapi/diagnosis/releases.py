@@ -20,7 +20,7 @@ SERVED = timedelta(seconds=30)
 """A revision replaced sooner had no time to show that it is well."""
 EVENTS_KEPT = timedelta(minutes=45)
 """Kubernetes keeps events for an hour; less a margin for how long a revision takes to fail."""
-_FAILURES = frozenset({"BackOff", "Failed", "FailedScheduling", "FailedMount", "FailedCreatePodSandBox", "OOMKilling"})
+_FAILURES = frozenset({"BackOff", "Failed"})
 
 
 class Revision(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +56,7 @@ def judge_release(
     workload: Workload,
     revisions: Sequence[Revision],
     findings: Sequence[PodFinding],
-    events: Iterable[Event],
+    events: Iterable[Event] | None,
     now: datetime,
 ) -> BadRelease | None:
     """None where there is one revision alone, or the newest one has a ready pod, or its pods ail from what no release
@@ -101,7 +101,7 @@ def judge_release(
     )
 
 
-def _past(current: Revision, previous: Revision, events: Iterable[Event], now: datetime) -> tuple[str, str]:
+def _past(current: Revision, previous: Revision, events: Iterable[Event] | None, now: datetime) -> tuple[str, str]:
     """(what is known of the previous revision's past, or why too little is).
 
     Its pods are gone. Events outlive them by an hour: where the newest revision is younger than that, pods of the
@@ -110,6 +110,8 @@ def _past(current: Revision, previous: Revision, events: Iterable[Event], now: d
     began, ended = previous.created_at, current.created_at
     if began is None or ended is None or ended - began < SERVED:
         return "", f"revision {previous.number} was replaced before it had run for {SERVED.total_seconds():g} s"
+    if events is None:
+        return "", f"no pod of revision {previous.number} is left, and events cannot be read"
     if now - ended > EVENTS_KEPT:
         return "", f"no pod of revision {previous.number} is left, and the events of its time are gone"
     failures = [

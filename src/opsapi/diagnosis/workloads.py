@@ -15,13 +15,13 @@ TEMPLATE_LABELS = ("pod-template-hash", "controller-revision-hash")
 
 
 class Observed(msgspec.Struct, frozen=True, kw_only=True):
-    """One workload with everything around it, as it was read."""
+    """One workload with everything around it, as it was read; `events` is None where they could not be."""
 
     kind: Kind
     workload: Workload
     pods: tuple[Pod, ...]
     revisions: tuple[Revision, ...] = ()
-    events: tuple[Event, ...] = ()
+    events: tuple[Event, ...] | None = ()
     now: datetime
 
 
@@ -57,7 +57,7 @@ def diagnose(seen: Observed, node_of: Callable[[str], Node | None]) -> Diagnosis
         return msgspec.structs.replace(counted, deliberate="it is being deleted")
     if desired == 0:
         return msgspec.structs.replace(counted, deliberate="it is scaled to zero")
-    events = about(seen.pods, seen.events)
+    events = about(seen.pods, seen.events or ())
     findings = []
     for pod in seen.pods:
         around = Surroundings(
