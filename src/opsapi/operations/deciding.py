@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
+import msgspec
+
 from opsapi.kit.caller import AccountKind, Call, Caller, System
 from opsapi.kit.clock import Clock
 from opsapi.kit.errors import InvalidState, StateDetails
@@ -10,14 +12,22 @@ from opsapi.operations.errors import ApprovalRefused, StalePlan, StalePlanDetail
 from opsapi.operations.model import Failure, Operation, State
 from opsapi.operations.ports import Ledger
 from opsapi.operations.procedures import Procedure, Procedures
-from opsapi.operations.proposal import Proposal, plan_hash
+from opsapi.operations.proposal import Proposal, plan_hash, stale
 from opsapi.policy.admission import Admission
 from opsapi.policy.book import PolicyBook
 from opsapi.policy.evaluation import judge
 from opsapi.policy.model import Ask, Subject
 
-CreatorOf = Callable[[str], Awaitable[str | None]]
-"""Who created an account; None where nobody knows it."""
+
+class AccountFacts(msgspec.Struct, frozen=True):
+    """What a decision asks of an account: what it is called, and which account created it."""
+
+    name: str
+    created_by: str
+
+
+FactsOf = Callable[[str], Awaitable[AccountFacts | None]]
+"""None where nobody knows the account."""
 ModeOf = Callable[[str], tuple[str, datetime] | None]
 """A workspace's mode and its cluster's time; None where it is not served any more."""
 
@@ -29,14 +39,14 @@ class Decider:
         procedures: Procedures,
         policy: PolicyBook,
         clock: Clock,
-        creator_of: CreatorOf,
+        facts_of: FactsOf,
         mode_of: ModeOf,
     ) -> None:
         self._ledger = ledger
         self._procedures = procedures
         self._policy = policy
         self._clock = clock
-        self._creator_of = creator_of
+        self._facts_of = facts_of
         self._mode_of = mode_of
 
     async def approve(self, operation: Operation, by: Call | System, seen_hash: str) -> Operation:
@@ -86,8 +96,10 @@ class Decider:
         if isinstance(by, System):
             return
         caller = by.caller
-        rule = _why_not(operation, caller)
-        if rule is None and await self._creator_of(operation.requested_by) == caller.account_id:
+        own = await self._facts_of(caller.account_id)
+        rule = _why_not(operation, caller, own.name if own is not None else "")
+        asker = await self._facts_of(operation.requested_by)
+        if rule is None and asker is not None and asker.created_by == caller.account_id:
             rule = ("creator", "Who created the asking account may not decide its requests")
         if rule is not None:
             raise ApprovalRefused(operation.id, *rule)
@@ -97,12 +109,7 @@ class Decider:
         if fresh == operation.plan_hash and not proposal.nothing_to_do:
             return
         details = StalePlanDetails(plan_hash=operation.plan_hash or "", fresh_plan_hash=fresh, fresh_plan=proposal.plan)
-        failure = Failure(
-            code=StalePlan.code,
-            message="What would be done now is not what was shown when it was asked for",
-            details={"fresh_plan_hash": fresh, "fresh_plan": proposal.plan},
-        )
-        await self._ledger.reject(operation.id, by, failure)
+        await self._ledger.reject(operation.id, by, stale(proposal, fresh))
         raise StalePlan(details)
 
     def _known(self, operation: Operation) -> Procedure:
@@ -127,12 +134,12 @@ class Decider:
         )
 
 
-def _why_not(operation: Operation, caller: Caller) -> tuple[str, str] | None:
+def _why_not(operation: Operation, caller: Caller, name: str) -> tuple[str, str] | None:
     if caller.kind is not AccountKind.PERSON:
         return "person", "Only a person may decide"
     if caller.account_id == operation.requested_by:
         return "requester", "Nobody decides their own request"
-    if operation.on_behalf_of is not None and operation.on_behalf_of == caller.account_id:
+    if operation.on_behalf_of is not None and operation.on_behalf_of in (caller.account_id, name):
         return "requester", "Nobody decides a request that was made on their behalf"
     return None
 

@@ -21,8 +21,13 @@ from opsapi.operations.view import OperationList, OperationView, summary, unobse
 
 _LONGEST_ID = Meta(max_length=253)
 _POLL_MS = 1000
-_VISIBLE_BY = (Permission.WORKSPACE_READ, Permission.APPLICATION_READ, Permission.INCIDENT_READ)
-"""Whoever may start an operation in a workspace may follow it there."""
+_VISIBLE_BY = (
+    Permission.WORKSPACE_READ,
+    Permission.APPLICATION_READ,
+    Permission.INCIDENT_READ,
+    Permission.APPROVALS_WRITE,
+)
+"""Whoever may start or decide an operation in a workspace may follow it there."""
 _RESPONSE = {
     "operation_id": "op-789",
     "operation": "auto_heal",

@@ -24,6 +24,7 @@ from opsapi.operations.model import (
 )
 from opsapi.operations.ports import Ledger
 from opsapi.operations.procedures import Procedure, Procedures, StepDone, StepProcedure
+from opsapi.operations.proposal import plan_hash, stale
 from opsapi.operations.settings import EngineSettings
 from opsapi.operations.work import Gate, OpenGate, StepWork
 
@@ -63,6 +64,8 @@ class Execution:
         if procedure is None:
             raise LookupError(f"no procedure {operation.action} version {operation.version}")
         try:
+            if operation.approved_by is not None and not claim.taken_over:
+                await self._check_fresh(operation, procedure)
             backward = operation.error is not None or operation.rollback_requested_at is not None
             if backward or not await self._forward(claim, procedure, stop):
                 await self._backward(claim, procedure, stop)
@@ -70,6 +73,21 @@ class Execution:
             await self._stop(claim, procedure, stopped.failure)
         except _Postponed:
             return
+
+    async def _check_fresh(self, operation: Operation, procedure: Procedure) -> None:
+        """What a person approved is what is done: planned again at the last moment. Raises OperationStopped."""
+        if procedure.replan is None:
+            return
+        try:
+            proposal = await procedure.replan(operation)
+        except OpsError as error:
+            if _is_ledger(error):
+                raise
+            details = msgspec.to_builtins(error.details)
+            raise OperationStopped(Failure(code=error.code, message=error.message, details=details)) from error
+        fresh = plan_hash(proposal, operation.requested_by)
+        if fresh != operation.plan_hash:
+            raise OperationStopped(stale(proposal, fresh))
 
     async def _forward(self, claim: Claim, procedure: Procedure, stop: asyncio.Event) -> bool:
         """Whether every step succeeded; then the operation is completed."""

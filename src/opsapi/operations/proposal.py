@@ -7,6 +7,7 @@ import msgspec
 
 from opsapi.kit.errors import OpsError
 from opsapi.kit.permissions import Permission
+from opsapi.operations.model import Failure
 from opsapi.policy.model import Ask
 
 
@@ -32,6 +33,15 @@ class Proposal(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     reason: str | None = None
     nothing_to_do: bool = False
+
+
+def stale(proposal: Proposal, fresh_hash: str) -> Failure:
+    """How an operation ends whose approved plan is not what would be done any more."""
+    return Failure(
+        code="STALE_PLAN",
+        message="What would be done now is not what was shown when it was asked for",
+        details={"fresh_plan_hash": fresh_hash, "fresh_plan": proposal.plan},
+    )
 
 
 def plan_hash(proposal: Proposal, account_id: str) -> str:
