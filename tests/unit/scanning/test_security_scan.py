@@ -254,6 +254,18 @@ async def test_a_scan_of_more_than_the_workspace_is_now_is_not_shown(scan_stage:
     assert await scan_stage.findings() == []
 
 
+async def test_a_workspace_that_is_limited_otherwise_meanwhile_ends_the_scan(scan_stage: ScanStage) -> None:
+    shop(scan_stage)
+    scan_stage.arrange(namespaces=("shop",))
+    begun = await scan_stage.begin()
+    scan_stage.arrange(namespaces=())
+    await scan_stage.work()
+    ended = await scan_stage.ledger.get(begun.id)
+    assert ended is not None
+    assert (ended.state, ended.error and ended.error.code) == (State.FAILED, "INVALID_STATE")
+    assert await scan_stage.store.last("ws-123") is None
+
+
 async def test_what_may_not_be_read_is_said_and_never_found_clean(scan_stage: ScanStage) -> None:
     shop(scan_stage)
     scan_stage.objects.refuse["list"] = "Forbidden"

@@ -47,10 +47,13 @@ _ENDED = ("Succeeded", "Failed")
 
 
 def cluster_of(clusters: Clusters, work: StepWork) -> Cluster:
-    """Raises StepFailed where the workspace is gone, DependencyUnavailable where its cache is not filled yet."""
+    """Raises StepFailed where the workspace is gone or is limited otherwise than when the scan was asked for (its
+    findings would be shown as those of another extent), DependencyUnavailable where its cache is not filled yet."""
     cluster = clusters.find(work.operation.workspace_id)
     if cluster is None:
         raise StepFailed("RESOURCE_NOT_FOUND", f"Workspace {work.operation.workspace_id} is not served any more")
+    if list(cluster.workspace.namespaces) != list(work.operation.parameters.get("namespaces", ())):
+        raise StepFailed("INVALID_STATE", "The workspace is limited to other namespaces by now; ask for a scan again")
     cluster.inventory.require(NAMESPACE, POD, DEPLOYMENT, REPLICA_SET)
     return cluster
 
@@ -65,29 +68,32 @@ def namespaces_of(cluster: Cluster) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class Gatherer:
-    """Lists namespace by namespace, so that no more than one namespace's objects are held at once, and a wish to stop
-    is noticed in between. `unread` says by kind why some or all of it is missing."""
+    """Lists namespace by namespace, so that no more than one namespace's objects are held at once. Between objects the
+    rest of the service gets its turn, and a wish to stop is noticed. `unread` says by kind why some or all of it is
+    missing."""
 
     objects: Objects
     work: StepWork
     unread: dict[str, str] = field(default_factory=dict)
 
-    async def each(self, resource: Resource, namespaces: Iterable[str]) -> AsyncIterator[list[JsonObject]]:
+    async def each(self, resource: Resource, namespaces: Iterable[str]) -> AsyncIterator[JsonObject]:
         """Raises DependencyUnavailable and OperationStopped."""
         for namespace in namespaces if resource.namespaced else ("",):
-            await self.work.sleep(0)
-            try:
-                yield await self.objects.list(self.work.operation.workspace_id, resource, namespace)
-            except TargetGone:
-                continue
-            except WriteRefused as refused:
-                where = f" in namespace {namespace}" if namespace else ""
-                self.unread.setdefault(
-                    resource.kind, f"the credentials may not list {resource}{where}: {refused.reason}"
-                )
+            for held in await self._list(resource, namespace):
+                await self.work.sleep(0)
+                yield held
 
-    async def all(self, resource: Resource, namespaces: Iterable[str]) -> list[JsonObject]:
-        return [one async for page in self.each(resource, namespaces) for one in page]
+    async def _list(self, resource: Resource, namespace: str) -> list[JsonObject]:
+        await self.work.sleep(0)
+        try:
+            return await self.objects.list(self.work.operation.workspace_id, resource, namespace)
+        except TargetGone:
+            return []
+        except WriteRefused as refused:
+            where = f" in namespace {namespace}" if namespace else ""
+            why = f"the credentials may not list {resource}{where}: {refused.reason}"
+            self.unread.setdefault(resource.kind, why)
+            return []
 
 
 def owner_of(held: JsonObject) -> dict[str, Any]:

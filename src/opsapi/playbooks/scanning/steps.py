@@ -105,9 +105,8 @@ class ScanSteps:
         if reason is not None:
             return reader.told(reason)
         gatherer = Gatherer(self._objects, work)
-        async for page in gatherer.each(reader.kind.resource, namespaces_of(cluster)):
-            for held in page:
-                _add(cluster, reader, held)
+        async for held in gatherer.each(reader.kind.resource, namespaces_of(cluster)):
+            _add(cluster, reader, held)
         return reader.told(gatherer.unread.get(reader.kind.kind))
 
     async def _unserved(self, work: StepWork, cluster: Cluster, kind: ReportKind) -> str | None:

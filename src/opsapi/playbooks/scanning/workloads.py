@@ -75,18 +75,17 @@ async def judge_workloads(cluster: Cluster, gatherer: Gatherer, kept: Kept) -> J
     """Raises DependencyUnavailable and OperationStopped; what the credentials may not read is noted and passed over."""
     workspace = cluster.workspace
     namespaces = namespaces_of(cluster)
-    accounts = await gatherer.all(SERVICE_ACCOUNTS, namespaces)
+    accounts = [one async for one in gatherer.each(SERVICE_ACCOUNTS, namespaces)]
     readable = SERVICE_ACCOUNTS.kind not in gatherer.unread
     judge = _Judge(workspace.id, kept, _mounting(accounts) if readable else None)
     for resource, path in TEMPLATES.items():
-        async for page in gatherer.each(resource, namespaces):
-            for held in page:
-                if runs(held) and not judged_elsewhere(owner_of(held)):
-                    judge.add(held, path)
+        async for held in gatherer.each(resource, namespaces):
+            if runs(held) and not judged_elsewhere(owner_of(held)):
+                judge.add(held, path)
     await _judge_pods(cluster, gatherer, judge)
-    async for page in gatherer.each(SERVICES, namespaces):
-        kept.add(list(service_findings(workspace.id, page)))
-    policies = await gatherer.all(NETWORK_POLICIES, namespaces)
+    async for held in gatherer.each(SERVICES, namespaces):
+        kept.add(list(service_findings(workspace.id, [held])))
+    policies = [one async for one in gatherer.each(NETWORK_POLICIES, namespaces)]
     if NETWORK_POLICIES.kind not in gatherer.unread:
         kept.add(list(policy_findings(workspace.id, _with_pods(cluster), policies)))
     named = sorted(judge.privileged, key=lambda where: (where.namespace, where.kind, where.name))
@@ -103,10 +102,9 @@ async def _judge_pods(cluster: Cluster, gatherer: Gatherer, judge: _Judge) -> No
     """Only where the cache knows of pods that no template tells of: they are few, and pods are many."""
     lonely = [pod for pod in _pods(cluster) if alone(pod)]
     uids = {pod.metadata.uid for pod in lonely}
-    async for page in gatherer.each(PODS, sorted({pod.metadata.namespace for pod in lonely})):
-        for held in page:
-            if held["metadata"].get("uid") in uids:
-                judge.add(held, "$")
+    async for held in gatherer.each(PODS, sorted({pod.metadata.namespace for pod in lonely})):
+        if held["metadata"].get("uid") in uids:
+            judge.add(held, "$")
 
 
 def _pods(cluster: Cluster) -> Iterable[Pod]:
