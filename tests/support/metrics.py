@@ -33,7 +33,8 @@ class Sample(NamedTuple):
 class FakeMetrics:
     """Implements Metrics. `measure` adds a reading of a container; `serve` sets the traffic of a workload: several
     answers are given in turn, the last one again and again. `away` is a reason for which nothing is answered.
-    `asked` lists the questions by name, in order."""
+    A pod whose last reading is five minutes older than the newest of all is gone. `asked` lists the questions by name,
+    in order."""
 
     def __init__(self, workspace_id: str = "ws-123") -> None:
         self.workspace_id = workspace_id
@@ -43,7 +44,7 @@ class FakeMetrics:
         """(namespace, pod, container) -> percent."""
         self.restarted: dict[tuple[str, str, str], int] = {}
         self._samples: dict[tuple[str, str, str], list[Sample]] = {}
-        self._traffic: dict[tuple[str, str], list[Traffic | Unobserved]] = {}
+        self._traffic: dict[tuple[str, str, str], list[Traffic | Unobserved]] = {}
         self._served_at: datetime | None = None
 
     def measure(
@@ -53,8 +54,15 @@ class FakeMetrics:
         samples.append(Sample(at.timestamp(), cpu, memory))
         samples.sort()
 
-    def serve(self, workload: str, *answers: Traffic | Unobserved, at: datetime, namespace: str = "shop") -> None:
-        self._traffic[namespace, workload] = list(answers)
+    def serve(
+        self,
+        workload: str,
+        *answers: Traffic | Unobserved,
+        at: datetime,
+        namespace: str = "shop",
+        kind: str = "Deployment",
+    ) -> None:
+        self._traffic[kind, namespace, workload] = list(answers)
         self._served_at = at
 
     async def usage_now(
@@ -67,6 +75,7 @@ class FakeMetrics:
             for (held_in, pod, container), samples in sorted(self._samples.items())
             if held_in == namespace and pod in pods
             for last in samples[-1:]
+            if last.at > self._newest() - 300
         )
         if not readings:
             return Unobserved("no pod was measured", SOURCE)
@@ -109,7 +118,7 @@ class FakeMetrics:
     ) -> Answer[Traffic]:
         if refusal := self._refusal("traffic", workspace_id):
             return refusal
-        answers = self._traffic.get((workload.namespace, workload.name))
+        answers = self._traffic.get((workload.kind, workload.namespace, workload.name))
         if not answers:
             return Unobserved("no request of the workload was counted", SOURCE)
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
@@ -131,8 +140,10 @@ class FakeMetrics:
     def _answer(self, question: str, found: tuple[T, ...], at: datetime | None) -> Answer[tuple[T, ...]]:
         if not found:
             return Unobserved("no container of the workload was measured", SOURCE)
-        newest = max((one.at for samples in self._samples.values() for one in samples), default=0.0)
-        return Observed(found, SOURCE, question, at or moment(newest))
+        return Observed(found, SOURCE, question, at or moment(self._newest()))
+
+    def _newest(self) -> float:
+        return max((samples[-1].at for samples in self._samples.values()), default=0.0)
 
 
 def _of(workload: WorkloadSelector, held: dict[tuple[str, str, str], T]) -> list[tuple[str, str, T]]:

@@ -85,10 +85,11 @@ class Queries:
         return f"sum by (le) (rate({held}[{duration(self.looking_back(window))}]))"
 
     def counted_at(self, workload: WorkloadSelector, window: timedelta) -> str:
-        """When the newest sample within the window was taken."""
+        """When the newest sample within the window was taken; a subquery alone would only look at whole steps."""
         held = selector(self.http.requests, self._requests_of(workload))
         back = duration(self.looking_back(window))
-        return f"max(max_over_time(timestamp({held})[{back}:{duration(self._scrape)}]))"
+        earlier = f"max_over_time(timestamp({held})[{back}:{duration(self._scrape)}])"
+        return f"max(timestamp({held}) or {earlier})"
 
     def _rate(self, metric: str, workload: WorkloadSelector, window: timedelta, *more: Matcher) -> str:
         held = selector(metric, (*self._requests_of(workload), *more))
