@@ -130,10 +130,12 @@ def unobserved(operation: Operation, now: datetime) -> list[Partial]:
 
 
 def untrusted(operation: Operation) -> list[str]:
-    """Pointers to text that the caller wrote."""
+    """Pointers to text that the caller wrote, and to findings, which quote workloads."""
+    found = ["/result/findings"] if "findings" in (operation.result or {}) else []
+    found += [f"/parameters/{key}" for key in ("context", "found") if key in operation.parameters]
     if operation.reason is None:
-        return []
-    return ["/reason", "/parameters/reason"] if "reason" in operation.parameters else ["/reason"]
+        return found
+    return [*found, "/reason", *(["/parameters/reason"] if "reason" in operation.parameters else [])]
 
 
 def _estimate(operation: Operation, now: datetime) -> datetime | None:

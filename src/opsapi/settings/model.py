@@ -11,6 +11,7 @@ from opsapi.applications.scaling_steps import ScalingSettings
 from opsapi.http.settings import HttpSettings
 from opsapi.kit.secret import Secret
 from opsapi.operations.settings import EngineSettings
+from opsapi.playbooks.healing.model import HealingSettings
 from opsapi.policy.model import PolicySettings
 from opsapi.webhooks.settings import WebhookSettings
 from opsapi.workspaces.model import Mode, Plan
@@ -127,7 +128,11 @@ class Settings(Group, frozen=True):
     workspaces: tuple[WorkspaceSettings, ...] = ()
     kubernetes: KubernetesSettings = KubernetesSettings()
     policy: PolicySettings = PolicySettings()
+    policy_file: Path | None = None
+    """The policy in a file of its own, with the keys of `policy`: read again whenever it changes, while the service
+    runs. A file with a mistake changes nothing, and `GET /policy` says so."""
     scaling: ScalingSettings = ScalingSettings()
+    healing: HealingSettings = HealingSettings()
     audit: AuditSettings = AuditSettings()
     operations: EngineSettings = EngineSettings()
     webhooks: WebhookSettings = WebhookSettings()
@@ -135,5 +140,7 @@ class Settings(Group, frozen=True):
 
     def __post_init__(self) -> None:
         ids = [workspace.id for workspace in self.workspaces]
+        if self.policy_file is not None and self.policy != PolicySettings():
+            raise ValueError("policy: stands both here and in policy_file; keep one")
         if twice := {one for one in ids if ids.count(one) > 1}:
             raise ValueError(f"workspaces: the id {sorted(twice)[0]!r} stands twice")

@@ -7,7 +7,10 @@ from opsapi.applications.scale_endpoint import ScaleEndpoints
 from opsapi.audit.endpoints import AuditEndpoints
 from opsapi.health.endpoints import HealthEndpoints
 from opsapi.kit.endpoint import declarations
+from opsapi.operations.control_endpoints import OperationControlEndpoints
 from opsapi.operations.endpoints import OperationEndpoints
+from opsapi.operations.guardrail_endpoints import GuardrailEndpoints
+from opsapi.playbooks.endpoints import PlaybookEndpoints
 from opsapi.playbooks.scanning.endpoint import FindingEndpoints
 from opsapi.webhooks.delivery_endpoints import DeliveryEndpoints
 from opsapi.webhooks.endpoints import WebhookEndpoints
@@ -20,7 +23,10 @@ ENDPOINT_CLASSES = (
     ChangesEndpoints,
     ScaleEndpoints,
     FindingEndpoints,
+    PlaybookEndpoints,
     OperationEndpoints,
+    OperationControlEndpoints,
+    GuardrailEndpoints,
     AccountEndpoints,
     AuditEndpoints,
     WebhookEndpoints,

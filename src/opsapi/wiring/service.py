@@ -39,18 +39,15 @@ from opsapi.http.ports import HttpPorts
 from opsapi.kit.endpoint import declared
 from opsapi.kit.errors import DependencyUnavailable
 from opsapi.kit.permissions import Grants
-from opsapi.operations.desk import Desk
-from opsapi.operations.endpoints import OperationEndpoints
-from opsapi.operations.execution import Execution
-from opsapi.operations.procedures import Procedures
-from opsapi.operations.work import Gate
 from opsapi.operations.worker import Worker
-from opsapi.policy.book import PolicyBook
+from opsapi.playbooks.endpoints import PlaybookEndpoints
+from opsapi.playbooks.ports import Playbook
 from opsapi.settings.model import Settings, WorkspaceSettings
 from opsapi.settings.source import InvalidConfiguration
+from opsapi.wiring.acting import joined_acting
 from opsapi.wiring.collectors import ServiceCollector
-from opsapi.wiring.gate import AccountGate
 from opsapi.wiring.limits import rate_limiter
+from opsapi.wiring.playbooks import joined_healing
 from opsapi.wiring.scanning import joined_scanning
 from opsapi.wiring.state import State, opened_state
 from opsapi.wiring.webhooks import WebhookCollector, opened_webhooks
@@ -107,16 +104,15 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         registry = Registry(clusters, views, store, state.ledger, state.clock)
         recorder = AuditRecorder(state.audit, state.clock, capacity=settings.audit.queue)
         workloads = KubernetesWorkloads(clusters)
-        policy = PolicyBook(settings.policy, state.clock.now())
-        procedures = Procedures()
-        desk = Desk(state.ledger, procedures, policy, state.clock)
+        acting = joined_acting(state, clusters)
+        policy, procedures, desk = acting.policy, acting.procedures, acting.desk
         scale_planner = ScalePlanner(clusters, workloads, policy)
         scaling = ScalingSteps(clusters, workloads, policy, settings.scaling)
         procedures.register(scaling.procedure(scale_planner.replan))
         scanning = joined_scanning(state, clusters)
-        procedures.register(scanning.playbook.procedure())
-        gate = AccountGate(state.accounts, clusters, state.ledger)
-        worker = _worker(state, procedures, gate)
+        playbooks: list[Playbook] = [scanning.playbook, joined_healing(clusters, policy, settings)]
+        for playbook in playbooks:
+            procedures.register(playbook.procedure())
         times = ResponseTimes()
         board = HealthBoard(
             views,
@@ -135,7 +131,8 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             ChangesEndpoints(changes),
             ScaleEndpoints(clusters, workloads, scale_planner, desk, state.ledger, state.clock),
             scanning.endpoints,
-            OperationEndpoints(state.ledger, state.signals, state.clock, settings.operations),
+            PlaybookEndpoints(clusters, desk, playbooks, state.clock),
+            *acting.endpoints(),
             AccountEndpoints(state.accounts, state.administration, state.issuer, CallerLimits(limiter, settings.http)),
             AuditEndpoints(state.audit),
             *webhooks.endpoints(),
@@ -149,7 +146,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             clock=state.clock,
             readiness=(DatabaseReady(state.database),),
             collectors=(
-                ServiceCollector(clusters, recorder, worker),
+                ServiceCollector(clusters, recorder, acting.worker),
                 WebhookCollector(webhooks.deliverer),
                 *limit_collectors,
             ),
@@ -162,14 +159,8 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             _background(stack, job)
         stack.push_async_callback(_quietly, state.authenticator.flush_uses)
         await stack.enter_async_context(webhooks.running())
-        _work(stack, worker)
-        yield Service(state, clusters, registry, recorder, worker, app)
-
-
-def _worker(state: State, procedures: Procedures, gate: Gate) -> Worker:
-    settings = state.settings.operations
-    execution = Execution(state.ledger, procedures, state.clock, settings, gate=gate)
-    return Worker(state.ledger, execution, procedures, state.signals, state.clock, settings)
+        await stack.enter_async_context(acting.running())
+        yield Service(state, clusters, registry, recorder, acting.worker, app)
 
 
 def _keep_audit(stack: AsyncExitStack, state: State, recorder: AuditRecorder, settings: Settings) -> None:
@@ -182,16 +173,6 @@ def _keep_audit(stack: AsyncExitStack, state: State, recorder: AuditRecorder, se
     _background(stack, chainer.run())
     stack.push_async_callback(_quietly, recorder.flush)
     _background(stack, recorder.run())
-
-
-def _work(stack: AsyncExitStack, worker: Worker) -> None:
-    task = asyncio.create_task(worker.run(), name="operations")
-
-    async def drain() -> None:
-        worker.stop()
-        await task
-
-    stack.push_async_callback(drain)
 
 
 def _background(stack: AsyncExitStack, job: Coroutine[Any, Any, None]) -> None:

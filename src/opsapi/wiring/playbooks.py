@@ -1,0 +1,20 @@
+"""Playbooks that act, joined with the cluster's writes."""
+
+from opsapi.adapters.kubernetes.clusters import KubernetesClusters
+from opsapi.adapters.kubernetes.objects import KubernetesObjects
+from opsapi.adapters.kubernetes.workloads import KubernetesWorkloads
+from opsapi.playbooks.healing.facts import HealingFacts
+from opsapi.playbooks.healing.planning import HealPlaybook
+from opsapi.playbooks.healing.steps import HealingSteps
+from opsapi.policy.book import PolicyBook
+from opsapi.settings.model import Settings
+from opsapi.telemetry.ports import Metrics
+
+
+def joined_healing(
+    clusters: KubernetesClusters, policy: PolicyBook, settings: Settings, metrics: Metrics | None = None
+) -> HealPlaybook:
+    """Without `metrics`, error rates and latencies are not observed, and verifications say so."""
+    objects, workloads = KubernetesObjects(clusters), KubernetesWorkloads(clusters)
+    steps = HealingSteps(clusters, objects, workloads, policy, settings.healing, metrics)
+    return HealPlaybook(clusters, HealingFacts(objects), policy, steps, settings.healing)
