@@ -25,5 +25,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """The longest pause."""
     drain_seconds: Annotated[float, Meta(ge=0, le=3600)] = 20
     """How long a stopping worker lets running operations end before it hands them over."""
+    history_days: Annotated[int, Meta(ge=1, le=3650)] = 90
+    """How long ended operations are kept."""
     wait_max_seconds: Seconds = 30
     """The longest that `GET /operations/{id}?wait=` holds the line."""
