@@ -401,6 +401,49 @@ webhook_deliveries = sa.Table(
 """`target` is a webhook's id or a channel's name. A claim moves `next_attempt_at` to the end of its lease, so that what
 a dead process had claimed falls due again by itself; `lease_token` fences off the late."""
 
+backups = sa.Table(
+    "backups",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("workspace_id", ID, nullable=False),
+    sa.Column("application_id", NAME, nullable=False),
+    sa.Column("kind", WORD, nullable=False),
+    sa.Column("namespace", NAME, nullable=False),
+    sa.Column("name", NAME, nullable=False),
+    sa.Column("uid", sa.String(64), nullable=False),
+    sa.Column("engine", WORD, nullable=False),
+    sa.Column("status", WORD, nullable=False),
+    sa.Column("backup_type", WORD, nullable=False),
+    sa.Column("retention_policy", WORD, nullable=False),
+    sa.Column("include_volumes", sa.Boolean, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("requested_by", ID, nullable=False),
+    sa.Column("operation_id", ID, nullable=False),
+    sa.Column("location", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False),
+    sa.Column("finished_at", UtcDateTime),
+    sa.Column("expires_at", UtcDateTime),
+    sa.Column("velero_uid", sa.String(64)),
+    sa.Column("checksum", sa.String(64)),
+    sa.Column("size_bytes", sa.BigInteger),
+    sa.Column("volumes_expected", sa.Integer),
+    sa.Column("volumes_captured", sa.Integer),
+    sa.Column("volumes", JSON, nullable=False),
+    sa.Column("objects", JSON, nullable=False),
+    sa.Column("left_out", JSON, nullable=False),
+    sa.Column("error", JSON),
+    sa.Column("verified_at", UtcDateTime),
+    sa.Column("damage", JSON, nullable=False),
+    sa.Column("deleted_at", UtcDateTime),
+    sa.Index("ix_backups_workspace", "workspace_id", "created_at", "id"),
+    sa.Index("ix_backups_application", "application_id", "created_at", "id"),
+    sa.Index("ix_backups_created", "created_at", "id"),
+    sa.Index("ix_backups_status", "status", "expires_at"),
+    sa.Index("ix_backups_operation", "operation_id"),
+)
+"""`status` is what the making wrote last: one in progress whose operation has ended is failed. `checksum` is of the
+index in the store, so that the store alone cannot pass off other contents."""
+
 application_changes = sa.Table(
     "application_changes",
     metadata,
@@ -469,3 +512,16 @@ security_findings = sa.Table(
     sa.Index("ix_security_findings_workspace", "workspace_id", "staged_at"),
 )
 """Of each workspace's last scan, and of scans that run."""
+
+cleanup_snapshots = sa.Table(
+    "cleanup_snapshots",
+    metadata,
+    sa.Column("operation_id", ID, primary_key=True),
+    sa.Column("object_key", sa.String(600), primary_key=True),
+    sa.Column("workspace_id", ID, nullable=False),
+    sa.Column("uid", sa.String(64), nullable=False),
+    sa.Column("taken_at", UtcDateTime, nullable=False, index=True),
+    sa.Column("sealed", sa.LargeBinary, nullable=False),
+    sa.Column("key_id", sa.String(16), nullable=False),
+)
+"""Each object as it was before a cleanup deleted it; Secrets are among them, so all of it is ciphertext."""
