@@ -111,8 +111,9 @@ class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             raise ValueError("give bearer_token, or username and password, not both")
         if bool(self.username) != (self.password is not None):
             raise ValueError("username and password go together")
-        if any(not text.isprintable() for text in (self.tenant, self.username)):
-            raise ValueError("tenant, username: control characters are not allowed")
+        secrets = [one.reveal() for one in (self.bearer_token, self.password) if one is not None]
+        if not all(text.isprintable() for text in (self.tenant, self.username, *secrets)) or ":" in self.username:
+            raise ValueError("tenant, username and secrets: no control characters, and no colon in username")
         for label in self.matchers:
             if not label.isascii() or not label.replace("_", "a").isalnum() or label[0].isdigit():
                 raise ValueError(f"matchers: {label[:60]!r} is no label name")

@@ -132,8 +132,8 @@ class PrometheusClient:
         if self._settings.bearer_token is not None:
             headers["Authorization"] = f"Bearer {self._settings.bearer_token.reveal()}"
         if self._settings.password is not None:
-            credentials = aiohttp.BasicAuth(self._settings.username, self._settings.password.reveal(), "utf-8")
-            headers["Authorization"] = credentials.encode()
+            password = self._settings.password.reveal()
+            headers["Authorization"] = aiohttp.encode_basic_auth(self._settings.username, password, encoding="utf-8")
         if self._settings.tenant:
             headers["X-Scope-OrgID"] = self._settings.tenant
         try:
