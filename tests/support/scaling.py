@@ -13,6 +13,7 @@ from opsapi.adapters.sql.ledger import SqlLedger
 from opsapi.applications.ports import Workloads
 from opsapi.applications.scale_endpoint import ScaleEndpoints
 from opsapi.applications.scale_planning import ScalePlanner
+from opsapi.applications.scale_rehearsal import ScaleRehearsal
 from opsapi.applications.scaling_model import ScaleAnswer, ScaleBody, ScaleParams
 from opsapi.applications.scaling_steps import ScalingSettings, ScalingSteps
 from opsapi.kit.caller import Call
@@ -30,7 +31,9 @@ from opsapi.policy.model import Limits, PolicySettings
 from opsapi.workspaces.model import Mode
 from opsapi.workspaces.objects import DEPLOYMENT, NODE, Condition, Node, NodeStatus, ObjectMeta
 from opsapi.workspaces.ports import Clusters
+from opsapi.workspaces.writing import Objects
 from support.acting import SetClock, make_call
+from support.api_objects import FakeObjects
 from support.inventory import FakeCluster, FakeClusters, FakeInventory, make_workspace
 from support.workloads import FakeWorkloads, make_deployment
 
@@ -64,13 +67,17 @@ def join_scaling(
     clock: Clock,
     settings: ScalingSettings,
     book: PolicyBook | None = None,
+    objects: Objects | None = None,
 ) -> ScaleEndpoints:
     """As wiring does: the procedure registered, and the endpoint over the same planner."""
     book = book or PolicyBook(UNHURRIED)
-    planner = ScalePlanner(clusters, workloads, book)
-    procedures.register(ScalingSteps(clusters, workloads, book, settings).procedure(planner.replan))
+    objects = objects or FakeObjects()
+    planner = ScalePlanner(clusters, workloads, objects, book)
+    steps = ScalingSteps(clusters, workloads, objects, book, settings)
+    procedures.register(steps.procedure(planner.replan))
     desk = Desk(ledger, procedures, book, clock)
-    return ScaleEndpoints(clusters, workloads, planner, desk, ledger, clock)
+    rehearsal = ScaleRehearsal(workloads, steps.scaled_objects, desk)
+    return ScaleEndpoints(clusters, rehearsal, planner, desk, ledger, clock)
 
 
 @dataclass
@@ -87,6 +94,7 @@ class Stage:
         self.cluster = FakeCluster(make_workspace(mode=self.mode), self.inventory)
         self.clusters = FakeClusters(self.cluster)
         self.workloads = FakeWorkloads(self.inventory)
+        self.objects = FakeObjects(self.inventory)
         self.workloads.put(make_deployment())
         self.inventory.put(NODE, make_node())
         self.signals = Signals()
@@ -102,7 +110,7 @@ class Stage:
         self.book = PolicyBook(self.policy)
         self.procedures = Procedures()
         self.endpoints = join_scaling(
-            self.clusters, self.workloads, self.ledger, self.procedures, self.clock, settings, self.book
+            self.clusters, self.workloads, self.ledger, self.procedures, self.clock, settings, self.book, self.objects
         )
         self.execution = Execution(
             self.ledger,

@@ -1,10 +1,11 @@
 """Who else holds a workload's replicas: autoscalers, KEDA, and the tools that keep it as in a Git repository. Pure."""
 
 from opsapi.applications.errors import AutoscalerConflict, AutoscalerDetails, ManagedExternally, ManagerDetails
+from opsapi.applications.scaled_objects import owner_of, scaled_bounds
 from opsapi.applications.scaling_model import ScaleFacts, ScaleOrder
 from opsapi.kit.errors import OpsError, PolicyRule
 from opsapi.policy.model import PolicySettings, Subject
-from opsapi.workspaces.objects import AUTOSCALER, WorkloadMeta
+from opsapi.workspaces.objects import AUTOSCALER, SCALED_OBJECT, WorkloadMeta
 
 _ARGO_LABEL = "argocd.argoproj.io/instance"
 _ARGO_ANNOTATION = "argocd.argoproj.io/tracking-id"
@@ -19,7 +20,7 @@ def ownership_refusals(
 ) -> list[OpsError]:
     """Autoscalers first: editing their bounds is within the API; a GitOps source is not."""
     refusals: list[OpsError] = []
-    keda = _keda(facts)
+    keda = _keda(facts, order)
     if keda is not None:
         refusals.append(keda)
     elif facts.autoscaler is not None and order.autoscaler is None:
@@ -30,7 +31,10 @@ def ownership_refusals(
             autoscaler=facts.autoscaler.metadata.name,
             min_replicas=held.min_replicas,
             max_replicas=held.max_replicas,
-            alternatives=["send auto_scale_config to change the autoscaler's min_replicas and max_replicas"],
+            alternatives=[
+                "send auto_scale_config to the deployment's scale: it changes the autoscaler's min_replicas and "
+                "max_replicas"
+            ],
         )
         refusals.append(AutoscalerConflict(details))
     managed = _gitops(facts, order)
@@ -40,25 +44,29 @@ def ownership_refusals(
     return refusals
 
 
-def _keda(facts: ScaleFacts) -> AutoscalerConflict | None:
-    """A ScaledObject owns the HPA and the replicas: it is what its owners must edit."""
-    name, low, high = "", None, None
+def _keda(facts: ScaleFacts, order: ScaleOrder) -> AutoscalerConflict | None:
+    """A ScaledObject owns the HPA and the replicas: its bounds are what may be edited, where it can be read."""
+    low: int | None = None
+    high: int | None = None
     if facts.scaled_object is not None:
         name = facts.scaled_object.metadata.name
-        low, high = (facts.scaled_object.spec.get(key) for key in ("minReplicaCount", "maxReplicaCount"))
-    elif facts.autoscaler is not None:
-        owners = facts.autoscaler.metadata.owner_references
-        name = next((owner.name for owner in owners if owner.kind == "ScaledObject"), "")
-    if not name:
+        stated = scaled_bounds(facts.scaled_object.spec)
+        low, high = stated.min_replicas, stated.max_replicas
+    else:
+        name = owner_of(facts.autoscaler)
+    if not name or (facts.editable and order.autoscaler is not None):
         return None
+    alternative = f"edit minReplicaCount and maxReplicaCount of the KEDA ScaledObject {name}"
+    if facts.editable:
+        alternative = f"send auto_scale_config to the deployment's scale: it changes the bounds of ScaledObject {name}"
     return AutoscalerConflict(
         AutoscalerDetails(
             resource_id=facts.application_id,
             autoscaler_kind="ScaledObject",
             autoscaler=name,
-            min_replicas=low if isinstance(low, int) else None,
-            max_replicas=high if isinstance(high, int) else None,
-            alternatives=[f"edit minReplicaCount and maxReplicaCount of the KEDA ScaledObject {name}"],
+            min_replicas=low,
+            max_replicas=high,
+            alternatives=[alternative],
         )
     )
 
@@ -69,6 +77,14 @@ def _gitops(facts: ScaleFacts, order: ScaleOrder) -> ManagedExternally | None:
         patch = (
             f"apiVersion: {facts.ref.kind.api_version}\nkind: {facts.ref.kind.kind}\nmetadata:\n"
             f"  name: {order.name}\n  namespace: {order.namespace}\nspec:\n  replicas: {order.replicas}\n"
+        )
+    elif order.autoscaler is not None and facts.scaled_object is not None:
+        bounds = order.autoscaler.wanted
+        held = manager_of(facts.scaled_object.metadata)
+        patch = (
+            f"apiVersion: {SCALED_OBJECT.api_version}\nkind: {SCALED_OBJECT.kind}\nmetadata:\n"
+            f"  name: {facts.scaled_object.metadata.name}\n  namespace: {order.namespace}\nspec:\n"
+            f"  minReplicaCount: {bounds.min_replicas}\n  maxReplicaCount: {bounds.max_replicas}\n"
         )
     elif facts.autoscaler is not None and order.autoscaler is not None:
         bounds = order.autoscaler.wanted

@@ -6,23 +6,17 @@ from opsapi.applications.errors import (
     AutoscalerConflict,
     ManagedExternally,
     ProtectedNamespace,
-    TargetGone,
-    WriteConflict,
-    WriteRefused,
 )
-from opsapi.applications.ports import AutoscalerBounds, WorkloadRef, Workloads
 from opsapi.applications.scale_planning import PlannedScale, ScalePlanner
+from opsapi.applications.scale_rehearsal import ScaleRehearsal
 from opsapi.applications.scaling_facts import check_names, find_deployment
 from opsapi.applications.scaling_model import (
     Decision,
-    ObjectChange,
-    PodsAffected,
     ScaleAnswer,
     ScaleBody,
     ScaleFacts,
     ScaleOrder,
     ScaleParams,
-    ScalePlan,
 )
 from opsapi.kit.caller import Call
 from opsapi.kit.clock import Clock
@@ -44,12 +38,8 @@ from opsapi.operations.ports import Ledger
 from opsapi.policy.evaluation import judge_mode
 from opsapi.policy.model import Subject
 from opsapi.workspaces.errors import WorkspaceNotFound
-from opsapi.workspaces.model import Mode
 from opsapi.workspaces.ports import Cluster, Clusters
 
-_NOT_LIFTED = (AutoscalerConflict, ManagedExternally, ProtectedNamespace, InvalidState)
-"""What no approval could lift is an error in a dry run too; the rest is part of the plan."""
-_NO_PRICES = "no price book is configured"
 _REQUEST = {
     "replicas": 5,
     "reason": "Increased traffic detected",
@@ -76,10 +66,16 @@ _RESPONSE = {
 
 class ScaleEndpoints:
     def __init__(
-        self, clusters: Clusters, workloads: Workloads, planner: ScalePlanner, desk: Desk, ledger: Ledger, clock: Clock
+        self,
+        clusters: Clusters,
+        rehearsal: ScaleRehearsal,
+        planner: ScalePlanner,
+        desk: Desk,
+        ledger: Ledger,
+        clock: Clock,
     ) -> None:
         self._clusters = clusters
-        self._workloads = workloads
+        self._rehearsal = rehearsal
         self._planner = planner
         self._desk = desk
         self._ledger = ledger
@@ -184,59 +180,11 @@ class ScaleEndpoints:
         )
 
     async def _rehearse(self, call: Call, cluster: Cluster, planned: PlannedScale) -> Reply[ScaleAnswer]:
-        facts, decision = planned.facts, planned.decision
-        for refusal in decision.refusals:
-            if isinstance(refusal, _NOT_LIFTED):
-                raise refusal
-        rehearsal = await self._desk.rehearse(call, planned.proposal)
-        objects = [await self._try(cluster, facts, decision, change) for change in decision.objects]
-        delta = decision.order.replicas - facts.scale.current
-        outline = ScalePlan(
-            allowed=rehearsal.allowed and all(change.accepted is not False for change in objects),
-            refusals=rehearsal.refusals,
-            needs_approval=rehearsal.needs_approval,
-            steps=rehearsal.steps,
-            objects=objects,
-            pods_affected=PodsAffected(added=max(0, delta), removed=max(0, -delta)),
-            disruption_budgets=None if decision.budgets is None else list(decision.budgets),
-            quotas=None if decision.quotas is None else list(decision.quotas),
-            capacity=decision.capacity,
-            cost_change=None,
-            plan_hash=rehearsal.plan_hash,
-            plan_expires_at=rehearsal.expires_at,
-        )
-        reply = self._answer(facts, decision, "planned")
+        outline, unobserved = await self._rehearsal.outline(call, cluster, planned)
+        reply = self._answer(planned.facts, planned.decision, "planned")
         reply.data = msgspec.structs.replace(reply.data, plan=outline)
-        reply.partial.extend(_unobserved(outline))
+        reply.partial.extend(unobserved)
         return reply
-
-    async def _try(self, cluster: Cluster, facts: ScaleFacts, decision: Decision, change: ObjectChange) -> ObjectChange:
-        """Asks the API server by a dry run, except where the workspace's owner wants no write verb sent at all."""
-        if cluster.workspace.mode not in (Mode.ACT, Mode.PROPOSE):
-            reason = "the workspace only observes, so the API server was not asked"
-            return msgspec.structs.replace(change, reason=reason)
-        try:
-            if change.kind == facts.ref.kind.kind:
-                version = facts.scale.resource_version
-                await self._workloads.write_scale(
-                    facts.ref, decision.order.replicas, resource_version=version, dry_run=True
-                )
-            else:
-                await self._dry_autoscaler(facts.ref, facts, decision)
-        except WriteRefused as error:
-            return msgspec.structs.replace(change, accepted=False, reason=f"{error.reason}: {error.message}"[:500])
-        except (WriteConflict, TargetGone):
-            reason = "the object changed while the plan was made; ask again"
-            return msgspec.structs.replace(change, reason=reason)
-        return msgspec.structs.replace(change, accepted=True)
-
-    async def _dry_autoscaler(self, ref: WorkloadRef, facts: ScaleFacts, decision: Decision) -> None:
-        ordered = decision.order.autoscaler
-        if ordered is not None:
-            wanted: AutoscalerBounds = ordered.wanted
-            await self._workloads.write_autoscaler(
-                ref, wanted, existing=facts.autoscaler, operation_id="op-dry-run", dry_run=True
-            )
 
 
 def _answer(order: ScaleOrder, application_id: str, status: str) -> ScaleAnswer:
@@ -263,14 +211,3 @@ def _begun(operation: Operation) -> ScaleAnswer:
         estimated_completion=estimated.replace(microsecond=0) if estimated is not None else None,
         operation_id=operation.id,
     )
-
-
-def _unobserved(outline: ScalePlan) -> list[Partial]:
-    found = [Partial("plan.cost_change", _NO_PRICES)]
-    if outline.disruption_budgets is None:
-        found.append(Partial("plan.disruption_budgets", "PodDisruptionBudgets could not be read"))
-    if outline.quotas is None:
-        found.append(Partial("plan.quotas", "ResourceQuotas could not be read"))
-    if outline.capacity.fits is None:
-        found.append(Partial("plan.capacity.fits", outline.capacity.reason or "not observed"))
-    return found

@@ -8,14 +8,15 @@ from opsapi.applications.ports import AutoscalerBounds, WorkloadRef, Workloads
 from opsapi.applications.scaling import ACTION, plan, wanted_replicas
 from opsapi.applications.scaling_facts import gather
 from opsapi.applications.scaling_model import Decision, ScaleFacts, ScaleOrder
+from opsapi.kit.errors import ValidationFailed
 from opsapi.kit.permissions import Permission
 from opsapi.operations.model import Operation, lock_key
 from opsapi.operations.proposal import Proposal
 from opsapi.policy.book import PolicyBook
 from opsapi.policy.model import Ask, Subject
 from opsapi.workspaces.errors import WorkspaceNotFound
-from opsapi.workspaces.objects import DEPLOYMENT
 from opsapi.workspaces.ports import Cluster, Clusters
+from opsapi.workspaces.writing import Objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,10 @@ class PlannedScale:
 
 
 class ScalePlanner:
-    def __init__(self, clusters: Clusters, workloads: Workloads, policy: PolicyBook) -> None:
+    def __init__(self, clusters: Clusters, workloads: Workloads, objects: Objects, policy: PolicyBook) -> None:
         self._clusters = clusters
         self._workloads = workloads
+        self._objects = objects
         self._policy = policy
 
     async def plan(
@@ -42,10 +44,15 @@ class ScalePlanner:
         reason: str | None,
         confirm: bool = False,
     ) -> PlannedScale:
-        """Raises ResourceNotFound and DependencyUnavailable as `gather` does."""
-        facts = await gather(cluster, self._workloads, ref, wanted=wanted_replicas(replicas, bounds))
+        """Raises ResourceNotFound and DependencyUnavailable as `gather` does, ValidationFailed where an autoscaler
+        has no such field."""
+        wanted = wanted_replicas(replicas, bounds)
+        facts = await gather(cluster, self._workloads, self._objects, ref, wanted=wanted)
+        if facts.scaled_object is not None and bounds is not None and bounds.target_cpu_percentage is not None:
+            told = f"KEDA's ScaledObject {facts.scaled_object.metadata.name} scales by its triggers: change them there"
+            raise ValidationFailed({"auto_scale_config.target_cpu_percentage": told})
         decision = plan(facts, subject, self._policy.settings, replicas=replicas, bounds=bounds, reason=reason)
-        return PlannedScale(facts, decision, _proposal(cluster, facts, decision, subject, confirm))
+        return PlannedScale(facts, decision, proposal_of(cluster, facts, decision, subject, confirm))
 
     async def replan(self, operation: Operation) -> Proposal:
         """What the operation's order would do now, for whoever asked for it. Raises as `plan` does, and
@@ -56,15 +63,16 @@ class ScalePlanner:
             raise WorkspaceNotFound(order.workspace_id)
         kind = Subject.kind_of(operation.requested_by_kind)
         subject = Subject(operation.requested_by, kind, order.workspace_id, cluster.workspace.mode)
-        ref = WorkloadRef(order.workspace_id, DEPLOYMENT, order.namespace, order.name, order.uid)
         bounds = order.autoscaler.wanted if order.autoscaler is not None else None
-        planned = await self.plan(cluster, ref, subject, replicas=order.replicas, bounds=bounds, reason=order.reason)
+        planned = await self.plan(
+            cluster, order.ref, subject, replicas=order.replicas, bounds=bounds, reason=order.reason
+        )
         return planned.proposal
 
 
-def _proposal(cluster: Cluster, facts: ScaleFacts, decision: Decision, subject: Subject, confirm: bool) -> Proposal:
+def proposal_of(cluster: Cluster, facts: ScaleFacts, decision: Decision, subject: Subject, confirm: bool) -> Proposal:
     order = decision.order
-    autoscaler = facts.autoscaler
+    autoscaler = facts.scaled_object or facts.autoscaler
     lock = lock_key(order.workspace_id, facts.application_id)
     objects = msgspec.to_builtins(decision.objects)
     return Proposal(

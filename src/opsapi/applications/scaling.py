@@ -1,9 +1,12 @@
 """Decides whether and how a deployment is scaled: `plan` is pure, over facts that the endpoint gathers."""
 
+import msgspec
+
 from opsapi.applications.demand import budget_hits, quota_hits
 from opsapi.applications.errors import QuotaExceeded
 from opsapi.applications.ownership import ownership_refusals
 from opsapi.applications.ports import AutoscalerBounds
+from opsapi.applications.scaled_objects import effective, scaled_bounds
 from opsapi.applications.scaling_model import (
     AutoscalerOrder,
     Capacity,
@@ -16,13 +19,28 @@ from opsapi.applications.scaling_model import (
 )
 from opsapi.kit.errors import InvalidState, OpsError, PolicyDenied, PolicyDetails, PolicyRule, StateDetails
 from opsapi.policy.model import CapacityRule, PolicySettings, ReplicaChange, Subject
-from opsapi.workspaces.objects import AUTOSCALER, HorizontalPodAutoscaler
+from opsapi.workspaces.objects import AUTOSCALER, SCALED_OBJECT, HorizontalPodAutoscaler
 
 ACTION = "scale"
 SET_AUTOSCALER = "set_autoscaler_bounds"
 SET_REPLICAS = "set_replicas"
 VERIFY = "verify_readiness"
 CREATE_AUTOSCALER = "create_autoscaler"
+_FIELDS = {
+    AUTOSCALER.kind: (
+        "spec.minReplicas",
+        "spec.maxReplicas",
+        "spec.metrics[cpu].target.averageUtilization",
+        "spec.behavior.scaleDown.stabilizationWindowSeconds",
+    ),
+    SCALED_OBJECT.kind: (
+        "spec.minReplicaCount",
+        "spec.maxReplicaCount",
+        "spec.triggers[cpu].metadata.value",
+        "spec.advanced.horizontalPodAutoscalerConfig.behavior.scaleDown.stabilizationWindowSeconds",
+    ),
+}
+"""Where the fields of AutoscalerBounds stand, in their order."""
 
 
 def plan(
@@ -92,15 +110,7 @@ def fulfils(held: AutoscalerBounds, wanted: AutoscalerBounds) -> bool:
 
 
 def _order(facts: ScaleFacts, replicas: int, bounds: AutoscalerBounds | None, reason: str | None) -> ScaleOrder:
-    autoscaler = facts.autoscaler
-    ordered = None
-    if bounds is not None:
-        ordered = AutoscalerOrder(
-            name=autoscaler.metadata.name if autoscaler is not None else facts.ref.name,
-            uid=autoscaler.metadata.uid if autoscaler is not None else "",
-            wanted=bounds,
-            before=bounds_of(autoscaler) if autoscaler is not None else None,
-        )
+    ordered = None if bounds is None else _autoscaler_order(facts, bounds)
     return ScaleOrder(
         workspace_id=facts.ref.workspace_id,
         namespace=facts.ref.namespace,
@@ -111,6 +121,28 @@ def _order(facts: ScaleFacts, replicas: int, bounds: AutoscalerBounds | None, re
         ready_before=facts.workload.status.ready_replicas,
         autoscaler=ordered,
         reason=reason,
+        kind=facts.ref.kind.kind,
+    )
+
+
+def _autoscaler_order(facts: ScaleFacts, bounds: AutoscalerBounds) -> AutoscalerOrder:
+    """KEDA's ScaledObject comes before the HPA, which is its creature."""
+    scaled, autoscaler = facts.scaled_object, facts.autoscaler
+    if scaled is not None and facts.editable:
+        stated = scaled_bounds(scaled.spec)
+        return AutoscalerOrder(
+            name=scaled.metadata.name,
+            uid=scaled.metadata.uid,
+            wanted=bounds,
+            before=effective(stated),
+            kind=SCALED_OBJECT.kind,
+            scaled_before=stated,
+        )
+    return AutoscalerOrder(
+        name=autoscaler.metadata.name if autoscaler is not None else facts.ref.name,
+        uid=autoscaler.metadata.uid if autoscaler is not None else "",
+        wanted=bounds,
+        before=bounds_of(autoscaler) if autoscaler is not None else None,
     )
 
 
@@ -128,11 +160,11 @@ def _objects(facts: ScaleFacts, order: ScaleOrder) -> tuple[ObjectChange, ...]:
     """What differs from what is there; empty where there is nothing to do."""
     objects = []
     if order.autoscaler is not None:
-        changes = _bound_changes(order.autoscaler.before, order.autoscaler.wanted)
+        changes = _bound_changes(order.autoscaler.before, order.autoscaler.wanted, _FIELDS[order.autoscaler.kind])
         if changes:
             objects.append(
                 ObjectChange(
-                    kind=AUTOSCALER.kind,
+                    kind=order.autoscaler.kind,
                     namespace=order.namespace,
                     name=order.autoscaler.name,
                     creates=not order.autoscaler.uid,
@@ -153,26 +185,18 @@ def _objects(facts: ScaleFacts, order: ScaleOrder) -> tuple[ObjectChange, ...]:
     return tuple(objects)
 
 
-def _bound_changes(before: AutoscalerBounds | None, wanted: AutoscalerBounds) -> list[FieldChange]:
-    fields = (
-        ("spec.minReplicas", before.min_replicas if before else None, wanted.min_replicas),
-        ("spec.maxReplicas", before.max_replicas if before else None, wanted.max_replicas),
-        (
-            "spec.metrics[cpu].target.averageUtilization",
-            before.target_cpu_percentage if before else None,
-            wanted.target_cpu_percentage,
-        ),
-        (
-            "spec.behavior.scaleDown.stabilizationWindowSeconds",
-            before.scale_down_stabilization_seconds if before else None,
-            wanted.scale_down_stabilization_seconds,
-        ),
-    )
-    return [FieldChange(name, old, new) for name, old, new in fields if new is not None and new != old]
+def _bound_changes(
+    before: AutoscalerBounds | None, wanted: AutoscalerBounds, names: tuple[str, ...] = _FIELDS[AUTOSCALER.kind]
+) -> list[FieldChange]:
+    old = (None,) * len(names) if before is None else msgspec.structs.astuple(before)
+    fields = zip(names, old, msgspec.structs.astuple(wanted), strict=True)
+    return [FieldChange(name, was, new) for name, was, new in fields if new is not None and new != was]
 
 
 def _change(facts: ScaleFacts, order: ScaleOrder) -> ReplicaChange:
     before = bounds_of(facts.autoscaler) if facts.autoscaler is not None else None
+    if order.autoscaler is not None and order.autoscaler.before is not None:
+        before = order.autoscaler.before
     after = order.autoscaler.wanted if order.autoscaler is not None else None
     return ReplicaChange(
         current=order.previous,
@@ -233,5 +257,5 @@ def _warnings(facts: ScaleFacts, order: ScaleOrder, settings: PolicySettings) ->
         found.append(f"Only {status.ready_replicas} of {order.previous} replicas are ready now")
     controller = facts.workload.metadata.controller
     if controller is not None:
-        found.append(f"{controller.kind} {controller.name} controls the deployment and may change it back")
+        found.append(f"{controller.kind} {controller.name} controls {facts.ref.name} and may change it back")
     return tuple(found)

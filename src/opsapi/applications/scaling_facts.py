@@ -5,6 +5,7 @@ import re
 from opsapi.applications.demand import capacity
 from opsapi.applications.errors import ProtectedNamespace, TargetGone, WriteConflict, WriteRefused
 from opsapi.applications.ports import ScaleState, WorkloadRef, Workloads
+from opsapi.applications.scaled_objects import owner_of, read_scaled_object, targets
 from opsapi.applications.scaling_model import Capacity, ScaleFacts
 from opsapi.kit.errors import AmbiguousResource, DependencyUnavailable, ResourceNotFound, ValidationFailed
 from opsapi.policy.model import PolicySettings
@@ -19,6 +20,7 @@ from opsapi.workspaces.objects import (
     RESOURCE_QUOTA,
     SCALED_OBJECT,
     CustomObject,
+    HorizontalPodAutoscaler,
     Kind,
     Namespace,
     Node,
@@ -27,6 +29,7 @@ from opsapi.workspaces.objects import (
     Workload,
 )
 from opsapi.workspaces.ports import Cluster, Inventory, Sync
+from opsapi.workspaces.writing import Objects
 
 _API = "kubernetes_api"
 _DNS_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -77,7 +80,9 @@ def find_deployment(cluster: Cluster, policy: PolicySettings, name: str, project
     return WorkloadRef(workspace.id, DEPLOYMENT, meta.namespace, meta.name, meta.uid)
 
 
-async def gather(cluster: Cluster, workloads: Workloads, ref: WorkloadRef, *, wanted: int) -> ScaleFacts:
+async def gather(
+    cluster: Cluster, workloads: Workloads, objects: Objects, ref: WorkloadRef, *, wanted: int
+) -> ScaleFacts:
     """Facts for scaling to `wanted` replicas.
 
     Raises ResourceNotFound where the deployment has gone meanwhile, DependencyUnavailable where the cluster does not
@@ -88,7 +93,7 @@ async def gather(cluster: Cluster, workloads: Workloads, ref: WorkloadRef, *, wa
         scale = await workloads.read_scale(ref)
         autoscaler = await workloads.find_autoscaler(ref)
     except TargetGone:
-        raise ResourceNotFound("deployment", ref.name) from None
+        raise ResourceNotFound(ref.kind.kind.lower(), ref.name) from None
     except WriteConflict as error:
         reason = f"{ref.name} was just replaced; what is known of it catches up in a moment"
         raise DependencyUnavailable(_API, reason, workspace_id=ref.workspace_id, retry_after=1) from error
@@ -96,6 +101,7 @@ async def gather(cluster: Cluster, workloads: Workloads, ref: WorkloadRef, *, wa
         reason = f"the acting credentials may not read what scaling needs ({error.reason})"
         raise DependencyUnavailable(_API, reason, workspace_id=ref.workspace_id, retry_after=60) from error
     inventory = cluster.inventory
+    scaled, editable = await _scaled_object(inventory, objects, ref, autoscaler)
     namespace = inventory.get(NAMESPACE, Namespace, "", ref.namespace)
     quotas = inventory.all(RESOURCE_QUOTA, ResourceQuota, ref.namespace) if _known(inventory, RESOURCE_QUOTA) else None
     budgets = (
@@ -109,11 +115,12 @@ async def gather(cluster: Cluster, workloads: Workloads, ref: WorkloadRef, *, wa
         workload=workload,
         scale=scale,
         autoscaler=autoscaler,
-        scaled_object=_scaled_object(inventory, ref),
+        scaled_object=scaled,
+        editable=editable,
         namespace_labels=namespace.metadata.labels if namespace is not None else {},
         quotas=None if quotas is None else tuple(quotas),
         budgets=None if budgets is None else tuple(budgets),
-        capacity=_capacity(cluster, workload, scale, wanted),
+        capacity=capacity_for(cluster, workload, scale, wanted),
     )
 
 
@@ -121,20 +128,21 @@ def _known(inventory: Inventory, kind: Kind) -> bool:
     return inventory.state(kind).sync in (Sync.SYNCED, Sync.STALE)
 
 
-def _scaled_object(inventory: Inventory, ref: WorkloadRef) -> CustomObject | None:
-    """The KEDA ScaledObject that targets the deployment (`scaleTargetRef.kind` defaults to Deployment)."""
-    if not _known(inventory, SCALED_OBJECT):
-        return None
-    for held in inventory.all(SCALED_OBJECT, CustomObject, ref.namespace):
-        target = held.spec.get("scaleTargetRef")
-        if not isinstance(target, dict) or target.get("name") != ref.name:
-            continue
-        if target.get("kind", ref.kind.kind) == ref.kind.kind:
-            return held
-    return None
+async def _scaled_object(
+    inventory: Inventory, objects: Objects, ref: WorkloadRef, autoscaler: HorizontalPodAutoscaler | None
+) -> tuple[CustomObject | None, bool]:
+    """The KEDA ScaledObject that targets the workload, and whether it could be read fresh. The HPA that KEDA makes
+    names it where the cache does not know such objects."""
+    cached = None
+    if _known(inventory, SCALED_OBJECT):
+        all_of_them = inventory.all(SCALED_OBJECT, CustomObject, ref.namespace)
+        cached = next((held for held in all_of_them if targets(held, ref)), None)
+    name = cached.metadata.name if cached is not None else owner_of(autoscaler)
+    fresh = await read_scaled_object(objects, ref, name) if name else None
+    return fresh or cached, fresh is not None
 
 
-def _capacity(cluster: Cluster, workload: Workload, scale: ScaleState, wanted: int) -> Capacity:
+def capacity_for(cluster: Cluster, workload: Workload, scale: ScaleState, wanted: int) -> Capacity:
     """Nodes say something only where the workspace is the whole cluster: elsewhere others' pods are not seen."""
     added = max(0, wanted - scale.current)
     inventory, workspace = cluster.inventory, cluster.workspace

@@ -13,6 +13,9 @@ from opsapi.kit.errors import OpsError, ValidationFailed
 from opsapi.operations.desk import PlanHash, PlannedStep, PlanRefusal
 from opsapi.policy.model import ReplicaChange
 from opsapi.workspaces.objects import (
+    AUTOSCALER,
+    DEPLOYMENT,
+    STATEFUL_SET,
     CustomObject,
     HorizontalPodAutoscaler,
     PodDisruptionBudget,
@@ -20,6 +23,8 @@ from opsapi.workspaces.objects import (
     Workload,
 )
 
+SCALABLE = (DEPLOYMENT, STATEFUL_SET)
+"""What has a scale subresource that we use."""
 INT32_MAX = 2**31 - 1
 MAX_STABILIZATION_SECONDS = 3600
 """What autoscaling/v2 admits as `stabilizationWindowSeconds`."""
@@ -28,10 +33,12 @@ PositiveCount = Annotated[int, Meta(ge=1, le=INT32_MAX)]
 
 
 class AutoScaleConfig(Body, frozen=True, kw_only=True):
-    """Bounds of a HorizontalPodAutoscaler; it is created where the deployment has none.
+    """Bounds of a HorizontalPodAutoscaler; it is created where the deployment has none. Where a KEDA ScaledObject owns
+    the deployment, its `minReplicaCount` and `maxReplicaCount`.
 
-    `target_cpu_percentage` is of the pods' CPU request; `scale_down_delay` (`5m`, at most 1h) is
-    `behavior.scaleDown.stabilizationWindowSeconds`. What is left out stays as it is.
+    `target_cpu_percentage` is of the pods' CPU request (KEDA's targets are its triggers', so there it is refused);
+    `scale_down_delay` (`5m`, at most 1h) is `behavior.scaleDown.stabilizationWindowSeconds`. What is left out stays as
+    it is.
     """
 
     min_replicas: PositiveCount
@@ -178,24 +185,38 @@ class ScaleFacts(msgspec.Struct, frozen=True, kw_only=True):
     scale: ScaleState
     autoscaler: HorizontalPodAutoscaler | None
     scaled_object: CustomObject | None
+    """KEDA's, read fresh where `editable`; else as it was last seen."""
+    editable: bool = False
+    """Whether the ScaledObject could be read with the acting credentials."""
     namespace_labels: dict[str, str]
     quotas: tuple[ResourceQuota, ...] | None
     budgets: tuple[PodDisruptionBudget, ...] | None
     capacity: Capacity
 
 
+class ScaledBounds(msgspec.Struct, frozen=True):
+    """What a KEDA ScaledObject states; None where it leaves a field to KEDA."""
+
+    min_replicas: int | None
+    max_replicas: int | None
+    stabilization_seconds: int | None
+
+
 class AutoscalerOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """What the autoscaler is to become. `uid` "" creates it; else `before` is what it was when this was planned."""
+    """What the autoscaler is to become. `uid` "" creates it; else `before` is what it was when this was planned (of a
+    ScaledObject with KEDA's defaults; `scaled_before` is what it states)."""
 
     name: str
     uid: str
     wanted: AutoscalerBounds
     before: AutoscalerBounds | None
+    kind: str = AUTOSCALER.kind
+    scaled_before: ScaledBounds | None = None
 
 
 class ScaleOrder(msgspec.Struct, frozen=True, kw_only=True):
     """An operation's parameters: everything that its steps need, whatever process they run in. `ready_before` are the
-    replicas that were ready when it was planned."""
+    replicas that were ready when it was planned; `kind` is of what is scaled."""
 
     workspace_id: str
     namespace: str
@@ -206,6 +227,13 @@ class ScaleOrder(msgspec.Struct, frozen=True, kw_only=True):
     ready_before: int
     autoscaler: AutoscalerOrder | None
     reason: str | None
+    kind: str = DEPLOYMENT.kind
+
+    @property
+    def ref(self) -> WorkloadRef:
+        """Raises StopIteration for a kind that has no scale."""
+        kind = next(known for known in SCALABLE if known.kind == self.kind)
+        return WorkloadRef(self.workspace_id, kind, self.namespace, self.name, self.uid)
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

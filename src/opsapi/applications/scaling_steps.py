@@ -7,29 +7,23 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from opsapi.applications.errors import OutcomeUnknown, TargetGone, WriteConflict, WriteRefused
+from opsapi.applications.effects import Permitted, failed, settle
+from opsapi.applications.errors import TargetGone, WriteConflict, WriteRefused
 from opsapi.applications.field_managers import REPLICAS, writer_of
 from opsapi.applications.ports import FIELD_MANAGER, AutoscalerBounds, ScaleState, WorkloadRef, Workloads, WrittenEvent
-from opsapi.applications.scaling import (
-    ACTION,
-    CREATE_AUTOSCALER,
-    SET_AUTOSCALER,
-    SET_REPLICAS,
-    VERIFY,
-    bounds_of,
-    fulfils,
-)
-from opsapi.applications.scaling_model import AutoscalerOrder, ScaleOrder
+from opsapi.applications.scaling import ACTION, CREATE_AUTOSCALER, SET_AUTOSCALER, SET_REPLICAS, VERIFY
+from opsapi.applications.scaling_bounds import AutoscalerSteps
+from opsapi.applications.scaling_keda import ScaledObjectSteps
+from opsapi.applications.scaling_model import ScaleOrder
 from opsapi.kit.errors import DependencyUnavailable
 from opsapi.operations.errors import StepFailed, StepPostponed
 from opsapi.operations.model import Outcome, Undo, UndoState
 from opsapi.operations.procedures import Procedure, Replanner, StepDone, StepProcedure
 from opsapi.operations.work import StepWork
 from opsapi.policy.book import PolicyBook
-from opsapi.policy.evaluation import judge_mode
-from opsapi.policy.model import Subject
-from opsapi.workspaces.objects import DEPLOYMENT, HorizontalPodAutoscaler, Workload
+from opsapi.workspaces.objects import Workload
 from opsapi.workspaces.ports import Clusters
+from opsapi.workspaces.writing import Objects
 
 _CONFLICT_TRIES = 5
 _EVENT_REASON = "ScaledByOpsapi"
@@ -50,21 +44,40 @@ class ScalingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class ScalingSteps:
     """`procedure()` is what wiring registers with the engine."""
 
-    def __init__(self, clusters: Clusters, workloads: Workloads, policy: PolicyBook, settings: ScalingSettings) -> None:
-        self._clusters = clusters
+    def __init__(
+        self,
+        clusters: Clusters,
+        workloads: Workloads,
+        objects: Objects,
+        policy: PolicyBook,
+        settings: ScalingSettings,
+    ) -> None:
         self._workloads = workloads
-        self._policy = policy
+        self._permitted = Permitted(clusters, policy)
+        self.scaled_objects = ScaledObjectSteps(objects, self._permitted)
+        self._autoscalers = AutoscalerSteps(workloads, self.scaled_objects, self._permitted)
         self._settings = settings
 
     def procedure(self, replan: Replanner | None = None) -> Procedure:
         """The published estimates add up to the two minutes that a small application takes at most."""
+        autoscalers = self._autoscalers
         steps = (
-            StepProcedure(SET_AUTOSCALER, self.set_autoscaler, timedelta(seconds=5), self.undo_autoscaler),
+            StepProcedure(SET_AUTOSCALER, autoscalers.set, timedelta(seconds=5), autoscalers.undo),
+            *self.replica_steps(),
+            StepProcedure(CREATE_AUTOSCALER, autoscalers.set, timedelta(seconds=5)),
+        )
+        return Procedure(ACTION, steps, self.deadline, replan=replan)
+
+    def replica_steps(self) -> tuple[StepProcedure, ...]:
+        """What any action consists of that sets replicas."""
+        return (
             StepProcedure(SET_REPLICAS, self.set_replicas, timedelta(seconds=5), self.undo_replicas),
             StepProcedure(VERIFY, self.verify, timedelta(seconds=115)),
-            StepProcedure(CREATE_AUTOSCALER, self.set_autoscaler, timedelta(seconds=5)),
         )
-        return Procedure(ACTION, steps, timedelta(seconds=self._settings.verify_seconds + 60), replan=replan)
+
+    @property
+    def deadline(self) -> timedelta:
+        return timedelta(seconds=self._settings.verify_seconds + 60)
 
     async def set_replicas(self, work: StepWork) -> StepDone:
         """Writes `/scale` under the uid and the version just read.
@@ -72,11 +85,11 @@ class ScalingSteps:
         Raises StepFailed where somebody else changed or replaced the deployment meanwhile.
         """
         order = _order(work)
-        ref = _ref(order)
+        ref = order.ref
         if work.step.effect is not None:
             previous = work.step.effect.get("previous", order.previous)
             return _scaled(order, f"Set from {previous} to {order.replicas} replicas")
-        self._allowed(work, order)
+        self._permitted.require(work, order.namespace)
         for _ in range(_CONFLICT_TRIES):
             state = await self._scale(ref)
             if state.desired == order.replicas:
@@ -100,9 +113,9 @@ class ScalingSteps:
                 continue
             except (WriteRefused, TargetGone) as error:
                 await work.withdraw()
-                raise _failed(error, order) from error
+                raise failed(error, f"{order.kind} {order.name}") from error
             except DependencyUnavailable as error:
-                await _settle(work, error)
+                await settle(work, error)
                 raise
             event = await self._announce(work, order, ref)
             await work.record(_effect(order, state.desired, written) | {"event": event})
@@ -127,14 +140,14 @@ class ScalingSteps:
         try:
             workload = await self._workloads.read_workload(ref)
         except (TargetGone, WriteConflict, WriteRefused) as error:
-            raise _failed(error, order) from error
+            raise failed(error, f"{order.kind} {order.name}") from error
         writer = writer_of(workload.metadata.managed_fields, REPLICAS)
         return writer is not None and writer.manager == FIELD_MANAGER
 
     async def verify(self, work: StepWork) -> StepDone:
         """Sees all desired replicas ready, and ready throughout `hold_seconds`; what is not seen is never verified."""
         order = _order(work)
-        ref = _ref(order)
+        ref = order.ref
         until = work.clock.monotonic() + min(self._settings.verify_seconds, work.remaining - 1)
         since: float | None = None
         seen = "the cluster was never seen to answer"
@@ -160,12 +173,12 @@ class ScalingSteps:
             _log.info("scaling of %s cannot be verified yet: %s", order.name, error.message)
             return None
         except (TargetGone, WriteConflict, WriteRefused) as error:
-            raise _failed(error, order) from error
+            raise failed(error, f"{order.kind} {order.name}") from error
 
     async def undo_replicas(self, work: StepWork) -> Undo:
         """Back to the previous count, only where it still is what we wrote."""
         order = _order(work)
-        ref = _ref(order)
+        ref = order.ref
         written = work.step.effect or work.step.intent or {}
         previous = written.get("previous", order.previous)
         for _ in range(_CONFLICT_TRIES):
@@ -179,7 +192,7 @@ class ScalingSteps:
             if state.desired != order.replicas:
                 reason = f"the replicas are {state.desired} by now, not the {order.replicas} that were written"
                 return Undo(state=UndoState.SKIPPED, reason=reason)
-            refused = self._forbidden(work, order)
+            refused = self._permitted.refusal(work, order.namespace)
             if refused:
                 return Undo(state=UndoState.SKIPPED, reason=refused)
             await work.intend_undo()
@@ -192,105 +205,13 @@ class ScalingSteps:
             return Undo(state=UndoState.UNDONE)
         raise StepPostponed("CONFLICT", f"{order.name} keeps changing while it is being scaled back")
 
-    async def set_autoscaler(self, work: StepWork) -> StepDone:
-        """Edits the bounds of the HPA that was planned on, or creates one."""
-        order, wanted = _autoscaler_order(work)
-        ref = _ref(order)
-        self._allowed(work, order)
-        if work.step.effect is not None:
-            return _autoscaler_done(wanted)
-        existing = await self._autoscaler(ref, order)
-        if existing is not None and fulfils(bounds_of(existing), wanted.wanted):
-            if work.interrupted is None:
-                return StepDone(f"HorizontalPodAutoscaler {existing.metadata.name} is as wanted", skipped=True)
-            await work.record(_autoscaler_effect(existing, wanted) | {"found": True}, found=True)
-            message = f"Effect found: HorizontalPodAutoscaler {existing.metadata.name} was written before"
-            return StepDone(message, outcome=Outcome.CHANGED)
-        _same_autoscaler(existing, wanted)
-        await work.intend({"autoscaler": wanted.name, "wanted": msgspec.to_builtins(wanted.wanted)})
-        try:
-            written = await self._workloads.write_autoscaler(
-                ref, wanted.wanted, existing=existing, operation_id=work.operation.id
-            )
-        except WriteConflict as error:
-            await work.withdraw()
-            raise StepPostponed("CONFLICT", f"HorizontalPodAutoscaler {wanted.name} just changed") from error
-        except (WriteRefused, TargetGone) as error:
-            await work.withdraw()
-            raise _failed(error, order) from error
-        except DependencyUnavailable as error:
-            await _settle(work, error)
-            raise
-        await work.record(_autoscaler_effect(written, wanted))
-        if not fulfils(bounds_of(written), wanted.wanted):
-            raise StepFailed("NOT_AS_WRITTEN", f"HorizontalPodAutoscaler {wanted.name} was changed on admission")
-        return _autoscaler_done(wanted)
-
-    async def undo_autoscaler(self, work: StepWork) -> Undo:
-        order, wanted = _autoscaler_order(work)
-        before = wanted.before
-        if before is None:
-            return Undo(state=UndoState.SKIPPED, reason="a created autoscaler is left to its owners")
-        ref = _ref(order)
-        existing = await self._autoscaler(ref, order)
-        if existing is None or existing.metadata.uid != wanted.uid:
-            return Undo(state=UndoState.SKIPPED, reason="the autoscaler was replaced or deleted since")
-        held = bounds_of(existing)
-        if held == before:
-            return Undo(state=UndoState.UNDONE if work.step.undo is not None else UndoState.NEEDLESS)
-        if not fulfils(held, wanted.wanted):
-            return Undo(state=UndoState.SKIPPED, reason="the autoscaler was changed since")
-        refused = self._forbidden(work, order)
-        if refused:
-            return Undo(state=UndoState.SKIPPED, reason=refused)
-        await work.intend_undo()
-        try:
-            written = await self._workloads.write_autoscaler(
-                ref, before, existing=existing, operation_id=work.operation.id
-            )
-        except WriteConflict as error:
-            raise StepPostponed("CONFLICT", f"HorizontalPodAutoscaler {wanted.name} just changed") from error
-        except (WriteRefused, TargetGone) as error:
-            return Undo(state=UndoState.SKIPPED, reason=str(error))
-        if bounds_of(written) != before:
-            return Undo(state=UndoState.SKIPPED, reason="fields that had no value before keep the one written")
-        return Undo(state=UndoState.UNDONE)
-
-    # what every effect asks first
-
-    def _forbidden(self, work: StepWork, order: ScaleOrder) -> str:
-        """Why nothing may be written here now, or "": the mode may have changed since the operation began."""
-        cluster = self._clusters.find(order.workspace_id)
-        if cluster is None:
-            return f"workspace {order.workspace_id} is not served any more"
-        operation = work.operation
-        kind = Subject.kind_of(operation.requested_by_kind)
-        subject = Subject(operation.requested_by, kind, order.workspace_id, cluster.workspace.mode)
-        refusal = judge_mode(subject)
-        if refusal is not None:
-            return refusal.message
-        if self._policy.settings.protects(order.namespace) or not cluster.workspace.in_scope(order.namespace):
-            return f"namespace {order.namespace} is protected or out of the workspace's scope by now"
-        return ""
-
-    def _allowed(self, work: StepWork, order: ScaleOrder) -> None:
-        refused = self._forbidden(work, order)
-        if refused:
-            raise StepFailed("POLICY_DENIED", refused)
-
     async def _scale(self, ref: WorkloadRef) -> ScaleState:
         try:
             return await self._workloads.read_scale(ref)
         except (TargetGone, WriteConflict) as error:
-            raise StepFailed("TARGET_GONE", f"Deployment {ref.name} was deleted or replaced meanwhile") from error
+            raise StepFailed("TARGET_GONE", f"{ref.kind.kind} {ref.name} was deleted or replaced meanwhile") from error
         except WriteRefused as error:
             raise StepFailed("WRITE_REFUSED", f"The cluster refused: {error}", reason=error.reason) from error
-
-    async def _autoscaler(self, ref: WorkloadRef, order: ScaleOrder) -> HorizontalPodAutoscaler | None:
-        try:
-            return await self._workloads.find_autoscaler(ref)
-        except (TargetGone, WriteConflict, WriteRefused) as error:
-            raise _failed(error, order) from error
 
     async def _announce(self, work: StepWork, order: ScaleOrder, ref: WorkloadRef) -> str:
         """The Kubernetes Event: best effort, since the write itself has happened."""
@@ -300,7 +221,7 @@ class ScalingSteps:
             f"Scaled from {order.previous} to {order.replicas} replicas by {operation.requested_by} "
             f"(operation {operation.id}){told}"
         )
-        event = WrittenEvent(_EVENT_REASON, message[:1000], ACTION)
+        event = WrittenEvent(_EVENT_REASON, message[:1000], operation.action)
         try:
             await self._workloads.write_event(ref, event, operation_id=operation.id, at=work.clock.now())
         except (WriteRefused, WriteConflict, TargetGone, DependencyUnavailable) as error:
@@ -309,25 +230,8 @@ class ScalingSteps:
         return "written"
 
 
-async def _settle(work: StepWork, error: DependencyUnavailable) -> None:
-    """A write that never left is certain not to have happened; of one that did, the next try looks for the effect."""
-    if not isinstance(error, OutcomeUnknown):
-        await work.withdraw()
-
-
 def _order(work: StepWork) -> ScaleOrder:
     return msgspec.convert(work.operation.parameters, ScaleOrder)
-
-
-def _autoscaler_order(work: StepWork) -> tuple[ScaleOrder, AutoscalerOrder]:
-    order = _order(work)
-    if order.autoscaler is None:
-        raise StepFailed("INVALID_ORDER", "The operation has no autoscaler to set")
-    return order, order.autoscaler
-
-
-def _ref(order: ScaleOrder) -> WorkloadRef:
-    return WorkloadRef(order.workspace_id, DEPLOYMENT, order.namespace, order.name, order.uid)
 
 
 def _effect(order: ScaleOrder, previous: int, written: ScaleState) -> dict[str, object]:
@@ -340,12 +244,6 @@ def _scaled(order: ScaleOrder, message: str, *, skipped: bool = False) -> StepDo
     if skipped:
         outcome = Outcome.NOTHING_TO_DO if order.autoscaler is None else None
     return StepDone(message, result=result, outcome=outcome, skipped=skipped)
-
-
-def _autoscaler_done(wanted: AutoscalerOrder) -> StepDone:
-    verb, bounds = "Edited" if wanted.uid else "Created", wanted.wanted
-    message = f"{verb} HorizontalPodAutoscaler {wanted.name}: {bounds.min_replicas} to {bounds.max_replicas} replicas"
-    return StepDone(message, outcome=Outcome.CHANGED)
 
 
 def _moved_by_autoscaler(order: ScaleOrder, state: ScaleState) -> bool:
@@ -373,25 +271,3 @@ def _settled(order: ScaleOrder, workload: Workload) -> tuple[bool, str]:
     observed = status.observed_generation >= workload.metadata.generation
     seen = f"{status.ready_replicas} of {desired} replicas are ready"
     return observed and status.replicas == desired and status.ready_replicas >= needed, seen
-
-
-def _same_autoscaler(existing: HorizontalPodAutoscaler | None, wanted: AutoscalerOrder) -> None:
-    """Raises StepFailed where the autoscaler is not the one that was planned on, or was changed since."""
-    if wanted.uid:
-        if existing is None or existing.metadata.uid != wanted.uid:
-            raise StepFailed("CHANGED_MEANWHILE", f"HorizontalPodAutoscaler {wanted.name} was deleted or replaced")
-        if bounds_of(existing) != wanted.before:
-            raise StepFailed("CHANGED_MEANWHILE", f"Somebody else changed HorizontalPodAutoscaler {wanted.name}")
-    elif existing is not None:
-        name = existing.metadata.name
-        raise StepFailed("CHANGED_MEANWHILE", f"Somebody else created HorizontalPodAutoscaler {name} meanwhile")
-
-
-def _autoscaler_effect(written: HorizontalPodAutoscaler, wanted: AutoscalerOrder) -> dict[str, object]:
-    return {"autoscaler": written.metadata.name, "uid": written.metadata.uid, "created": not wanted.uid}
-
-
-def _failed(error: TargetGone | WriteConflict | WriteRefused, order: ScaleOrder) -> StepFailed:
-    if isinstance(error, WriteRefused):
-        return StepFailed("WRITE_REFUSED", f"The cluster refused: {error}", reason=error.reason)
-    return StepFailed("TARGET_GONE", f"Deployment {order.name} was deleted or replaced meanwhile")

@@ -45,7 +45,11 @@ def judge(settings: PolicySettings, ask: Ask) -> list[Refusal]:
 def judge_history(settings: PolicySettings, ask: Ask, history: History, now: datetime) -> list[Refusal]:
     """What stands against beginning the change now, given what was done lately. `now` is wall time."""
     found = [] if history.paused is None else [_paused(history)]
-    if not ask.counted or not settings.guards(ask.subject.kind):
+    if not ask.counted:
+        return found
+    if not settings.guards(ask.subject.kind):
+        for target in ask.targets:
+            found += _cooldown(ask.cooldown_seconds, ask, target, history.targets.get(target, TargetHistory()))
         return found
     limits = settings.limits_for(ask.subject, ask.action)
     for target in ask.targets:
@@ -160,6 +164,24 @@ def _extent(settings: PolicySettings, ask: Ask) -> list[Refusal]:
     return found
 
 
+def _cooldown(seconds: float, ask: Ask, target: str, past: TargetHistory) -> list[Refusal]:
+    """In the cluster's time."""
+    if past.changed_at is None:
+        return []
+    until = past.changed_at + timedelta(seconds=seconds)
+    if ask.at >= until:
+        return []
+    name = target.partition("/")[2] or target
+    return [
+        Refusal(
+            rule=PolicyRule.COOLDOWN,
+            message=f"{name} was changed less than {seconds:g} s ago: let it settle",
+            alternatives=["look whether the last change has had its effect", "try again later"],
+            next_allowed_at=_up(until),
+        )
+    ]
+
+
 def _lately(limits: Limits, ask: Ask, target: str, past: TargetHistory, now: datetime) -> list[Refusal]:
     """Cooldown, repetition and failures of one target; the cluster's time for the first two."""
     name = target.partition("/")[2] or target
@@ -178,17 +200,7 @@ def _lately(limits: Limits, ask: Ask, target: str, past: TargetHistory, now: dat
                     next_allowed_at=_up(until),
                 )
             )
-    if past.changed_at is not None:
-        until = past.changed_at + timedelta(seconds=limits.cooldown_seconds)
-        if ask.at < until:
-            found.append(
-                Refusal(
-                    rule=PolicyRule.COOLDOWN,
-                    message=f"{name} was changed less than {limits.cooldown_seconds:g} s ago: let it settle",
-                    alternatives=["look whether the last change has had its effect", "try again later"],
-                    next_allowed_at=_up(until),
-                )
-            )
+    found += _cooldown(max(limits.cooldown_seconds, ask.cooldown_seconds), ask, target, past)
     if limits.same_action_per_hour <= len(past.repeats):
         first = past.repeats[-limits.same_action_per_hour] if limits.same_action_per_hour else ask.at
         found.append(

@@ -88,14 +88,23 @@ class SomeLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The limits that an override sets; what is left out stays."""
 
     changes_per_hour_account: Count | None = None
+    """As `limits.changes_per_hour_account`."""
     changes_per_hour_workspace: Count | None = None
+    """As `limits.changes_per_hour_workspace`."""
     cooldown_seconds: Seconds | None = None
+    """As `limits.cooldown_seconds`."""
     same_action_per_hour: Count | None = None
+    """As `limits.same_action_per_hour`."""
     failures_to_block: Annotated[int, Meta(ge=1, le=100)] | None = None
+    """As `limits.failures_to_block`."""
     block_seconds: Seconds | None = None
+    """As `limits.block_seconds`."""
     pending_approvals: Count | None = None
+    """As `limits.pending_approvals`."""
     blast_radius_percentage: Percentage | None = None
+    """As `limits.blast_radius_percentage`."""
     deletions: Count | None = None
+    """As `limits.deletions`."""
 
     def over(self, limits: Limits) -> Limits:
         return msgspec.structs.replace(
@@ -127,7 +136,9 @@ class Range(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What a caller's parameter may be, both ends included."""
 
     minimum: float
+    """The least."""
     maximum: float
+    """The most."""
 
     def __post_init__(self) -> None:
         if self.minimum > self.maximum:
@@ -138,10 +149,15 @@ class Ranges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Bounds on what callers may set: percentages, and seconds."""
 
     scale_up_threshold: Range = Range(minimum=50, maximum=95)
+    """Percent of the request above which autoscaling adds pods."""
     scale_down_threshold: Range = Range(minimum=5, maximum=60)
+    """Percent of the request below which autoscaling takes pods away."""
     cooldown_seconds: Range = Range(minimum=60, maximum=3600)
+    """A cooldown that a caller asks for; it only ever lengthens `limits.cooldown_seconds`."""
     cleanup_age_seconds: Range = Range(minimum=3600, maximum=365 * 86400)
+    """How old completed Jobs and Pods must be to be cleaned up."""
     condition_held_seconds: Range = Range(minimum=60, maximum=86400)
+    """How long something must have been unhealthy to be healed."""
 
 
 class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -174,6 +190,7 @@ class PolicySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     protected_label: str = "opsapi.dev/protected"
     """A workload or namespace that carries this label with the value `true` is not operated on."""
     waivers: tuple[Waiver, ...] = ()
+    """Accounts that are freed of some rules."""
 
     def protects(self, namespace: str) -> bool:
         """Whether the namespace is a system one, or configured as protected."""
@@ -259,6 +276,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     applications: int = 1
     wants_approval: bool = False
     """The caller asked for a person's decision; that is only ever a further brake."""
+    cooldown_seconds: float = 0
+    """The caller asked for a pause of at least this since the targets' last change: another brake."""
 
 
 class TargetHistory(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from typing import Any
 
 from opsapi.accounts.endpoints import AccountEndpoints
 from opsapi.adapters.kubernetes.clusters import KubernetesClusters
+from opsapi.adapters.kubernetes.objects import KubernetesObjects
 from opsapi.adapters.kubernetes.tuning import Tuning
 from opsapi.adapters.kubernetes.workloads import KubernetesWorkloads
 from opsapi.adapters.secrets.sealing import AesGcmSealer, key_from
@@ -26,6 +27,7 @@ from opsapi.applications.reads import ApplicationReadEndpoints
 from opsapi.applications.recent import RecentActivity
 from opsapi.applications.scale_endpoint import ScaleEndpoints
 from opsapi.applications.scale_planning import ScalePlanner
+from opsapi.applications.scale_rehearsal import ScaleRehearsal
 from opsapi.applications.scaling_steps import ScalingSteps
 from opsapi.audit.chainer import Chainer
 from opsapi.audit.checkpoints import FileCheckpoints, LogCheckpoints
@@ -106,9 +108,11 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         workloads = KubernetesWorkloads(clusters)
         acting = joined_acting(state, clusters)
         policy, procedures, desk = acting.policy, acting.procedures, acting.desk
-        scale_planner = ScalePlanner(clusters, workloads, policy)
-        scaling = ScalingSteps(clusters, workloads, policy, settings.scaling)
+        objects = KubernetesObjects(clusters)
+        scale_planner = ScalePlanner(clusters, workloads, objects, policy)
+        scaling = ScalingSteps(clusters, workloads, objects, policy, settings.scaling)
         procedures.register(scaling.procedure(scale_planner.replan))
+        rehearsal = ScaleRehearsal(workloads, scaling.scaled_objects, desk)
         scanning = joined_scanning(state, clusters)
         playbooks: list[Playbook] = [scanning.playbook, joined_healing(clusters, policy, settings)]
         for playbook in playbooks:
@@ -129,7 +133,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             WorkspaceEndpoints(registry, views),
             ApplicationReadEndpoints(applications),
             ChangesEndpoints(changes),
-            ScaleEndpoints(clusters, workloads, scale_planner, desk, state.ledger, state.clock),
+            ScaleEndpoints(clusters, rehearsal, scale_planner, desk, state.ledger, state.clock),
             scanning.endpoints,
             PlaybookEndpoints(clusters, desk, playbooks, state.clock),
             *acting.endpoints(),
