@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from functools import lru_cache
 
 import msgspec
@@ -129,17 +130,30 @@ class App:
 
     async def _send(self, scope: Scope, send: Send, exchange: Exchange, answer: Answer) -> None:
         """Through the server's short cut where there is one, else by ASGI's messages; the bytes are the same."""
+        if answer.stream is not None:
+            await self._stream(send, exchange, answer, answer.stream)
+            return
         body = answer.body
         head = self._head(exchange, answer)
         close = not exchange.body_read and exchange.has_body and _leaves_too_much(exchange, answer)
         respond = scope.get("opsapi.respond")
         if respond is not None and respond(answer.status, head, b"" if exchange.method == "HEAD" else body, close):
             return
-        headers = [tuple(line.split(b": ", 1)) for line in head.split(b"\r\n")[:-1]]
+        headers = _split(head)
         if close:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+    async def _stream(self, send: Send, exchange: Exchange, answer: Answer, chunks: AsyncIterator[bytes]) -> None:
+        """Each chunk as it comes; a client that goes away cancels this task, which ends the source too."""
+        headers = _split(self._head(exchange, answer))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        if exchange.method != "HEAD":
+            async with aclosing(chunks) as source:  # type: ignore[type-var]  # an async generator
+                async for chunk in source:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
     def _head(self, exchange: Exchange, answer: Answer) -> bytes:
         """The header lines, each with its end."""
@@ -151,7 +165,9 @@ class App:
                 f"x-ratelimit-reset: {window.reset}\r\n"
             )
         if answer.status not in (204, 304):
-            lines += f"content-type: {answer.content_type}\r\ncontent-length: {len(answer.body)}\r\n"
+            lines += f"content-type: {answer.content_type}\r\n"
+            if answer.stream is None:
+                lines += f"content-length: {len(answer.body)}\r\n"
         if not answer.headers:
             return self._base + lines.encode()
         own = {name for name, _ in answer.headers}
@@ -204,6 +220,10 @@ def _lines(headers: list[Header]) -> bytes:
         if _UNSAFE.search(name) or _UNSAFE.search(value):
             raise ValueError(f"header {name!r} holds control characters")
     return b"".join([b"%s: %s\r\n" % header for header in headers])
+
+
+def _split(head: bytes) -> list[Header]:
+    return [(name, value) for name, _, value in (line.partition(b": ") for line in head.split(b"\r\n")[:-1])]
 
 
 def _leaves_too_much(exchange: Exchange, answer: Answer) -> bool:

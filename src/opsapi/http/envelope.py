@@ -1,5 +1,6 @@
 """The one shape of every answer: `{"data", "meta"}` on success, `{"error"}` on failure."""
 
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
@@ -7,7 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from opsapi.http.projection import Selection, kept_partial, kept_pointers, project
-from opsapi.kit.endpoint import Partial, Reply
+from opsapi.kit.endpoint import Partial, Reply, ServerSentEvent
 from opsapi.kit.errors import OpsError
 
 API_PREFIX = "/internal/v1"
@@ -73,6 +74,14 @@ def encode_reply(reply: Reply[Any], request_id: str, selection: Selection | None
         warnings=reply.warnings or UNSET,
     )
     return _encoder.encode(Envelope(data, meta))
+
+
+async def encode_events(events: AsyncIterator[ServerSentEvent]) -> AsyncIterator[bytes]:
+    async for event in events:
+        if event.name:
+            yield b"event: %s\ndata: %s\n\n" % (event.name.encode(), _encoder.encode(event.data))
+        else:
+            yield b": still here\n\n"
 
 
 def encode_error(error: OpsError, request_id: str) -> bytes:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain, count
@@ -55,6 +55,8 @@ class Answer:
     headers: list[Header] = field(default_factory=list)
     code: str | None = None
     content_type: str = "application/json"
+    stream: AsyncIterator[bytes] | None = None
+    """In place of a body: sent as it comes."""
 
 
 class Exchange:

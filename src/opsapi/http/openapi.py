@@ -213,6 +213,13 @@ def _success(declared: Endpoint, status: int, schemas: _Schemas) -> dict[str, An
     if declared.idempotency in (Idempotency.KEYED, Idempotency.NATURAL):
         headers.append("Idempotency-Replayed")
     data = schemas.answer(declared)
+    if declared.streams:
+        described = "Each event `operation` holds one of these in its `data`; the lines between are comments."
+        return {
+            "description": f"Server-sent events. {described}",
+            "headers": {name: {"$ref": f"#/components/headers/{name}"} for name in headers},
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "x-event-data": data}},
+        }
     if declared.fields:
         data = {"anyOf": [data, {"type": data.get("type", "object"), "description": "The `fields` asked for."}]}
     schema: dict[str, Any] = {

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from opsapi.http.bodies import read_body
 from opsapi.http.deadlines import Deadlines
-from opsapi.http.envelope import API_PREFIX, encode_reply
+from opsapi.http.envelope import API_PREFIX, encode_events, encode_reply
 from opsapi.http.errors import NotAcceptable, UnsupportedMediaType
 from opsapi.http.exchange import Answer, Exchange, Receive, Scope
 from opsapi.http.guard import Guard, allowed_methods
@@ -16,11 +16,13 @@ from opsapi.http.replays import Replays, idempotency_key
 from opsapi.http.routing import Match, Route, Router
 from opsapi.http.settings import HttpSettings
 from opsapi.kit.caller import Call
-from opsapi.kit.endpoint import OTHER, Body, NoBody, Params
+from opsapi.kit.endpoint import OTHER, Body, EventStream, NoBody, Params
 from opsapi.kit.errors import DependencyUnavailable, ValidationFailed
 
 _ANY_ACCEPT = frozenset({b"*/*", b"application/json", b"application/json, */*;q=0.5", b"application/*"})
 _JSON = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
+_JSON_TYPE = b"application/json"
+_EVENT_STREAM = b"text/event-stream"
 _NO_BODY = NoBody()
 
 
@@ -66,7 +68,8 @@ class Serving:
         exchange.route = route
         await guard.admit(exchange, route, match)
         accept = exchange.headers.get(b"accept")
-        if accept is not None and accept not in _ANY_ACCEPT and not accepts_json(accept):
+        wanted = _EVENT_STREAM if route.declaration.streams else _JSON_TYPE
+        if accept is not None and accept not in _ANY_ACCEPT and not accepts(accept, wanted):
             raise NotAcceptable(accept.decode("latin-1"))
         params, selection = _parameters(exchange, route)
         key = idempotency_key(exchange, route)
@@ -131,6 +134,8 @@ class Serving:
             raise DependencyUnavailable("api_server", f"no answer within {seconds:g} s") from None
         finally:
             self._deadlines.leave(task)
+        if isinstance(reply, EventStream):
+            return Answer(200, b"", content_type=_EVENT_STREAM.decode(), stream=encode_events(reply.events))
         answer = Answer(reply.status or declared.success[0], encode_reply(reply, exchange.request_id, selection))
         if reply.operation_id is not None:
             answer.status = reply.status or 202
@@ -156,12 +161,13 @@ def _is_json(content_type: bytes) -> bool:
     )
 
 
-def accepts_json(accept: bytes) -> bool:
+def accepts(accept: bytes, media_type: bytes) -> bool:
     """RFC 9110, 12.5.1: the most specific range that fits decides; q=0 excludes."""
     best, quality = -1, 0.0
+    group = media_type.partition(b"/")[0] + b"/*"
     for part in accept.lower().split(b","):
         media, *parameters = [piece.strip() for piece in part.split(b";")]
-        precision = {b"*/*": 0, b"application/*": 1, b"application/json": 2}.get(media, -1)
+        precision = {b"*/*": 0, group: 1, media_type: 2}.get(media, -1)
         if precision > best:
             best, quality = precision, _quality(parameters)
     return best >= 0 and quality > 0

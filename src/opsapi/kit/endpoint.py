@@ -12,7 +12,7 @@ and wiring passes instances to `declared`, which binds the methods.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -26,7 +26,7 @@ from opsapi.kit.permissions import Permission
 
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
 T = TypeVar("T")
-Handler = Callable[[Call, Any, Any], Awaitable["Reply[Any]"]]
+Handler = Callable[[Call, Any, Any], Awaitable["Reply[Any] | EventStream"]]
 
 
 class Scope(StrEnum):
@@ -120,6 +120,24 @@ class Reply(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class ServerSentEvent:
+    """`data` is encoded as JSON on one line. One without a name is a comment that keeps the line open."""
+
+    name: str
+    data: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventStream:
+    """What a handler answers in place of a Reply: server-sent events, until there are no more or the client goes.
+
+    https://html.spec.whatwg.org/multipage/server-sent-events.html
+    """
+
+    events: AsyncIterator[ServerSentEvent]
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """A golden example for the docs: what is sent and what `data` comes back."""
 
@@ -154,6 +172,8 @@ class Endpoint:
     fields: bool = False
     """Whether `?fields=a,b.c` may select parts of `data`; http handles it."""
     audit_reads: bool = True
+    streams: bool = False
+    """Answers an EventStream of `answer`s."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ from msgspec import Meta
 from opsapi.accounts.errors import InsufficientInternalPermissions
 from opsapi.kit.caller import Call
 from opsapi.kit.clock import Clock
-from opsapi.kit.endpoint import WORKSPACE_OPERATIONS, Body, Idempotency, LimitClass, Params, Reply, Scope, endpoint
+from opsapi.kit.endpoint import WORKSPACE_OPERATIONS, Body, Idempotency, LimitClass, Reply, Scope, endpoint
 from opsapi.kit.errors import DependencyUnavailable, InvalidState, PolicyDenied, ResourceNotFound, ValidationFailed
 from opsapi.kit.permissions import Permission
 from opsapi.kit.text import one_line
 from opsapi.operations.deciding import Decider
 from opsapi.operations.desk import POLL_MS, PlanHash
-from opsapi.operations.endpoints import visible_workspaces
+from opsapi.operations.endpoints import OperationPath, visible_workspaces
 from opsapi.operations.errors import ApprovalRefused, OperationInProgress, OperationNotFound, StalePlan
 from opsapi.operations.model import Operation
 from opsapi.operations.ports import Ledger
@@ -23,10 +23,6 @@ DECISIONS = LimitClass(WORKSPACE_OPERATIONS.name, WORKSPACE_OPERATIONS.per_minut
 """As workspace operations, counted per account: the workspace is the operation's, which the path does not name."""
 _OPERATION = "/internal/v1/operations/{operation_id}"
 _TAG = "Operations"
-
-
-class OperationPath(Params, frozen=True, kw_only=True):
-    operation_id: str
 
 
 class ReasonBody(Body, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """Reading operations: the list, and one, with a wait for its next change."""
 
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated
 
@@ -9,7 +10,18 @@ from msgspec import Meta
 from opsapi.kit.caller import Call
 from opsapi.kit.clock import Clock
 from opsapi.kit.cursor import decode_cursor, encode_cursor
-from opsapi.kit.endpoint import OPERATION_READS, Example, Idempotency, NoBody, Params, Reply, Scope, endpoint
+from opsapi.kit.endpoint import (
+    OPERATION_READS,
+    EventStream,
+    Example,
+    Idempotency,
+    NoBody,
+    Params,
+    Reply,
+    Scope,
+    ServerSentEvent,
+    endpoint,
+)
 from opsapi.kit.errors import DependencyUnavailable, ValidationFailed
 from opsapi.kit.permissions import Grants, Permission
 from opsapi.operations.errors import OperationNotFound
@@ -21,6 +33,9 @@ from opsapi.operations.view import OperationList, OperationView, summary, unobse
 
 _LONGEST_ID = Meta(max_length=253)
 _POLL_MS = 1000
+_STREAM_SECONDS = 600.0
+_KEEP_ALIVE_SECONDS = 15.0
+"""Below the time after which proxies cut a silent line."""
 _VISIBLE_BY = (
     Permission.WORKSPACE_READ,
     Permission.APPLICATION_READ,
@@ -78,6 +93,10 @@ class OperationParams(Params, frozen=True, kw_only=True):
 
     operation_id: str
     wait: Annotated[float, Meta(ge=0, le=3600)] = 0
+
+
+class OperationPath(Params, frozen=True, kw_only=True):
+    operation_id: str
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -172,6 +191,44 @@ class OperationEndpoints:
             untrusted=untrusted(operation),
             poll_after_ms=None if operation.state.final else _POLL_MS,
         )
+
+    @endpoint(
+        "GET",
+        "/internal/v1/operations/{operation_id}/events",
+        permission=None,
+        scope=Scope.SYSTEM,
+        limit=OPERATION_READS,
+        idempotency=Idempotency.SAFE,
+        summary="Follow an operation by server-sent events",
+        tag="Operations",
+        answer=OperationView,
+        errors=(ValidationFailed, OperationNotFound, DependencyUnavailable),
+        streams=True,
+    )
+    async def stream_operation(self, call: Call, params: OperationPath, _body: NoBody) -> EventStream:
+        """The operation as it stands, at once and whenever anything about it changes, each as an event `operation` with
+        the whole of it; the stream ends with the operation, or after ten minutes (then connect again)."""
+        operation = await self._visible(call, params.operation_id)
+        call.audit.workspace_id = operation.workspace_id
+        call.audit.operation_id = operation.id
+        return EventStream(self._changes(call, operation))
+
+    async def _changes(self, call: Call, operation: Operation) -> AsyncIterator[ServerSentEvent]:
+        until = self._clock.monotonic() + _STREAM_SECONDS
+        quiet_since = self._clock.monotonic()
+        shown: Operation | None = None
+        with self._signals.subscribe(operation.id) as progress:
+            while True:
+                if operation != shown:
+                    shown, quiet_since = operation, self._clock.monotonic()
+                    yield ServerSentEvent("operation", view(operation, self._clock.now()))
+                if operation.state.final or self._clock.monotonic() >= until:
+                    return
+                await progress.wait(self._settings.poll_seconds)
+                if self._clock.monotonic() - quiet_since >= _KEEP_ALIVE_SECONDS:
+                    quiet_since = self._clock.monotonic()
+                    yield ServerSentEvent("")
+                operation = await self._visible(call, operation.id)
 
     async def _visible(self, call: Call, operation_id: str) -> Operation:
         operation = await self._ledger.get(operation_id) if len(operation_id) <= 80 else None

@@ -232,6 +232,7 @@ class GuardrailEndpoints:
         tag=_TAG,
         answer=PauseList,
         errors=(DependencyUnavailable,),
+        fields=True,
     )
     async def list_pauses(self, call: Call, _params: NoParams, _body: NoBody) -> Reply[PauseList]:
         """Of the workspaces that the caller sees, and of everything (`*`)."""
