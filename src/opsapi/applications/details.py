@@ -54,7 +54,6 @@ from opsapi.workspaces.objects import (
 from opsapi.workspaces.states import ApplicationState, Replicas, replicas_of
 from opsapi.workspaces.views import WorkspaceView
 
-NO_TRAFFIC = "no source of request metrics is connected"
 NO_REPLICAS = "a CronJob has no replicas: it starts Jobs on a schedule"
 _OVERALL = {
     ApplicationState.FAILED: "unhealthy",
@@ -69,6 +68,7 @@ class BuiltDetails(msgspec.Struct, frozen=True):
     partial: list[Partial]
     observed_at: datetime
     truncated: bool
+    warnings: Sequence[str] = ()
 
 
 def kinds_behind(kind: Kind) -> tuple[Kind, ...]:
@@ -78,7 +78,8 @@ def kinds_behind(kind: Kind) -> tuple[Kind, ...]:
 
 
 def build_details(ref: ApplicationRef, view: WorkspaceView, pod_limit: int) -> BuiltDetails:
-    """Raises DependencyUnavailable until what it rests on has been read, ApplicationNotFound if it went meanwhile."""
+    """All but what requests tell (`with_traffic`). Raises DependencyUnavailable until what it rests on has been read,
+    ApplicationNotFound if it went meanwhile."""
     inventory = view.inventory
     observed_at = inventory.require(*kinds_behind(ref.kind))
     application = view.settle().applications.get(ref.uid)
@@ -97,7 +98,6 @@ def build_details(ref: ApplicationRef, view: WorkspaceView, pod_limit: int) -> B
         partial.append(Partial("pods[].node", "the pod is on no node yet"))
     metrics, reasons = usage_metrics(living(pods), snapshot)
     partial += [Partial(f"metrics.{field}", why) for field, why in reasons.items()]
-    partial += [Partial(f"metrics.{name}", NO_TRAFFIC) for name in ("request_rate", "error_rate", "response_time_p95")]
     template = held.spec.job_template.spec.template if isinstance(held, CronJob) else held.spec.template
     details = Details(
         application=ApplicationHead(

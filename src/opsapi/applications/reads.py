@@ -10,6 +10,7 @@ from opsapi.applications.details_model import Details
 from opsapi.applications.errors import ApplicationNotFound
 from opsapi.applications.identity import Applications, Order
 from opsapi.applications.listing import ApplicationKind, ApplicationList, ListFilter, listed, parse_labels
+from opsapi.applications.traffic import with_traffic
 from opsapi.kit.caller import Call
 from opsapi.kit.cursor import decode_cursor, encode_cursor
 from opsapi.kit.endpoint import (
@@ -25,6 +26,8 @@ from opsapi.kit.endpoint import (
 )
 from opsapi.kit.errors import AmbiguousResource, DependencyUnavailable, ValidationFailed
 from opsapi.kit.permissions import Permission
+from opsapi.telemetry.ports import Metrics
+from opsapi.telemetry.sources import MetricsSources
 from opsapi.workspaces.errors import WorkspaceNotFound
 from opsapi.workspaces.objects import APPLICATION_KINDS, POD, REPLICA_SET
 from opsapi.workspaces.states import ApplicationState
@@ -57,8 +60,10 @@ class _Position(msgspec.Struct, frozen=True):
 
 
 class ApplicationReadEndpoints:
-    def __init__(self, applications: Applications) -> None:
+    def __init__(self, applications: Applications, metrics: Metrics | None = None) -> None:
+        """Without `metrics` no source counts requests, and the details say so."""
         self._applications = applications
+        self._metrics = metrics or MetricsSources()
 
     @endpoint(
         "GET",
@@ -117,13 +122,13 @@ class ApplicationReadEndpoints:
         ref, view = self._applications.find(params.application_id, call.caller.grants)
         call.audit.workspace_id = ref.workspace_id
         call.audit.resource = f"application/{ref.id}"
-        built = build_details(ref, view, params.limit)
+        built = await with_traffic(build_details(ref, view, params.limit), ref, self._metrics)
         return Reply(
             built.data,
             observed_at=built.observed_at,
             partial=built.partial,
             truncated=built.truncated,
-            warnings=view.stale(ref.kind, POD),
+            warnings=[*view.stale(ref.kind, POD), *built.warnings],
         )
 
 

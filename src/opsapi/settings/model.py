@@ -13,6 +13,7 @@ from opsapi.kit.secret import Secret
 from opsapi.operations.settings import EngineSettings
 from opsapi.playbooks.healing.model import HealingSettings
 from opsapi.policy.model import PolicySettings
+from opsapi.telemetry.settings import MetricsSettings
 from opsapi.webhooks.settings import WebhookSettings
 from opsapi.workspaces.model import Mode, Plan
 
@@ -77,6 +78,8 @@ class WorkspaceSettings(Group, frozen=True):
     """Use the service's own ServiceAccount instead of a kubeconfig."""
     act: ActingSettings | None = None
     """Other credentials for acting than for reading."""
+    metrics: MetricsSettings | None = None
+    """Where its metrics are, beyond metrics.k8s.io."""
     created_at: datetime | None = None
     """Shown as the workspace's creation; without it, when its oldest namespace was made."""
 
