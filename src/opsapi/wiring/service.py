@@ -49,6 +49,7 @@ from opsapi.settings.source import InvalidConfiguration
 from opsapi.wiring.acting import joined_acting
 from opsapi.wiring.collectors import ServiceCollector
 from opsapi.wiring.limits import rate_limiter
+from opsapi.wiring.metrics import joined_metrics
 from opsapi.wiring.playbooks import joined_healing
 from opsapi.wiring.scanning import joined_scanning
 from opsapi.wiring.state import State, opened_state
@@ -95,6 +96,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         state = await stack.enter_async_context(opened_state(settings))
         clusters = KubernetesClusters(tuning_of(settings))
         stack.push_async_callback(clusters.close_all)
+        metrics = await stack.enter_async_context(joined_metrics(settings, clusters))
         changes = SqlChangeStore(state.database)
         activity = RecentActivity(state.ledger, changes)
         views = Views(clusters, (activity,))
@@ -114,7 +116,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         procedures.register(scaling.procedure(scale_planner.replan))
         rehearsal = ScaleRehearsal(workloads, scaling.scaled_objects, desk)
         scanning = joined_scanning(state, clusters)
-        playbooks: list[Playbook] = [scanning.playbook, joined_healing(clusters, policy, settings)]
+        playbooks: list[Playbook] = [scanning.playbook, joined_healing(clusters, policy, settings, metrics)]
         for playbook in playbooks:
             procedures.register(playbook.procedure())
         times = ResponseTimes()
@@ -131,7 +133,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         endpoints = [
             HealthEndpoints(board),
             WorkspaceEndpoints(registry, views),
-            ApplicationReadEndpoints(applications),
+            ApplicationReadEndpoints(applications, metrics),
             ChangesEndpoints(changes),
             ScaleEndpoints(clusters, rehearsal, scale_planner, desk, state.ledger, state.clock),
             scanning.endpoints,
