@@ -13,6 +13,7 @@ from opsapi.accounts.errors import (
     InvalidServiceAccount,
     PermissionDetails,
 )
+from opsapi.applications.autoscaling_model import AutoscaleAnswer, AutoscaleBody
 from opsapi.applications.details_model import Details
 from opsapi.applications.scaling_model import ScaleAnswer, ScaleBody
 from opsapi.health.model import Health
@@ -32,10 +33,12 @@ RESPONSES: dict[str, type[msgspec.Struct]] = {
     "get_nodes": Nodes,
     "get_application_details": Details,
     "scale_deployment": ScaleAnswer,
+    "auto_scale_application": AutoscaleAnswer,
     "execute_workspace_operation": OperationAnswer,
 }
 REQUESTS: dict[str, type[msgspec.Struct]] = {
     "scale_deployment": ScaleBody,
+    "auto_scale_application": AutoscaleBody,
     "execute_workspace_operation": OperationBody,
 }
 ERRORS: dict[str, tuple[type[OpsError], type[ErrorDetails]]] = {
@@ -45,7 +48,6 @@ ERRORS: dict[str, tuple[type[OpsError], type[ErrorDetails]]] = {
 }
 LATER = {
     "get_ai_insights",
-    "auto_scale_application",
     "trigger_backup",
     "analyze_performance",
     "manage_incident",

@@ -55,7 +55,12 @@ class ScalingPolicy(Body, frozen=True, kw_only=True):
     scale_up_threshold: Threshold = 80
     scale_down_threshold: Threshold = 30
     cooldown_period: Annotated[str, Meta(max_length=32)] | None = None
-    requests_per_pod: Annotated[float, Meta(gt=0, le=1e9)] | None = None
+    requests_per_pod: Annotated[float, Meta(gt=0, le=1e9)] | UnsetType = UNSET
+
+    @property
+    def per_pod(self) -> float:
+        """`requests_per_pod`, where the trigger is about it."""
+        return 1.0 if self.requests_per_pod is UNSET else self.requests_per_pod
 
     def checked(self, trigger: Trigger, ranges: Ranges) -> float:
         """The cooldown in seconds, 0 where none is asked for. Raises ValidationFailed where a field is out of policy's
@@ -73,7 +78,7 @@ class ScalingPolicy(Body, frozen=True, kw_only=True):
                 faults["cooldown_period"] = judge_range("a cooldown in seconds", seconds, ranges.cooldown_seconds)
             except ValueError as error:
                 faults["cooldown_period"] = str(error)
-        if trigger is Trigger.REQUEST_RATE and self.requests_per_pod is None:
+        if trigger is Trigger.REQUEST_RATE and self.requests_per_pod is UNSET:
             faults["requests_per_pod"] = "is required for the trigger request_rate: a rate alone has no percentage"
         found = {f"scaling_policy.{name}": fault for name, fault in faults.items() if fault is not None}
         if found:

@@ -39,6 +39,8 @@ class ScalingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """How long it must stay ready to count as verified."""
     poll_seconds: Annotated[float, Meta(gt=0, le=60)] = 1
     """How often readiness is looked at."""
+    stabilization_seconds: Annotated[float, Meta(ge=60, le=3600)] = 300
+    """How far autoscaling looks back before it takes replicas away: to the most that were needed in that time."""
 
 
 class ScalingSteps:

@@ -1,6 +1,7 @@
 """Every endpoint of the service, without instances: for OpenAPI and the generated pages of docs/."""
 
 from opsapi.accounts.endpoints import AccountEndpoints
+from opsapi.applications.autoscaling_endpoint import AutoscaleEndpoints
 from opsapi.applications.changes_endpoint import ChangesEndpoints
 from opsapi.applications.reads import ApplicationReadEndpoints
 from opsapi.applications.scale_endpoint import ScaleEndpoints
@@ -22,6 +23,7 @@ ENDPOINT_CLASSES = (
     ApplicationReadEndpoints,
     ChangesEndpoints,
     ScaleEndpoints,
+    AutoscaleEndpoints,
     FindingEndpoints,
     PlaybookEndpoints,
     OperationEndpoints,

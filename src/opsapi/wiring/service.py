@@ -12,9 +12,7 @@ from typing import Any
 
 from opsapi.accounts.endpoints import AccountEndpoints
 from opsapi.adapters.kubernetes.clusters import KubernetesClusters
-from opsapi.adapters.kubernetes.objects import KubernetesObjects
 from opsapi.adapters.kubernetes.tuning import Tuning
-from opsapi.adapters.kubernetes.workloads import KubernetesWorkloads
 from opsapi.adapters.secrets.sealing import AesGcmSealer, key_from
 from opsapi.adapters.sql.changes import SqlChangeStore
 from opsapi.adapters.sql.engine import Database
@@ -25,10 +23,6 @@ from opsapi.applications.changes_endpoint import ChangesEndpoints
 from opsapi.applications.identity import Applications
 from opsapi.applications.reads import ApplicationReadEndpoints
 from opsapi.applications.recent import RecentActivity
-from opsapi.applications.scale_endpoint import ScaleEndpoints
-from opsapi.applications.scale_planning import ScalePlanner
-from opsapi.applications.scale_rehearsal import ScaleRehearsal
-from opsapi.applications.scaling_steps import ScalingSteps
 from opsapi.audit.chainer import Chainer
 from opsapi.audit.checkpoints import FileCheckpoints, LogCheckpoints
 from opsapi.audit.endpoints import AuditEndpoints
@@ -51,6 +45,7 @@ from opsapi.wiring.collectors import ServiceCollector
 from opsapi.wiring.limits import rate_limiter
 from opsapi.wiring.metrics import joined_metrics
 from opsapi.wiring.playbooks import joined_healing
+from opsapi.wiring.scaling import joined_scaling
 from opsapi.wiring.scanning import joined_scanning
 from opsapi.wiring.state import State, opened_state
 from opsapi.wiring.webhooks import WebhookCollector, opened_webhooks
@@ -107,14 +102,8 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         store = SqlWorkspaceStore(state.database, sealer, state.clock)
         registry = Registry(clusters, views, store, state.ledger, state.clock)
         recorder = AuditRecorder(state.audit, state.clock, capacity=settings.audit.queue)
-        workloads = KubernetesWorkloads(clusters)
         acting = joined_acting(state, clusters)
         policy, procedures, desk = acting.policy, acting.procedures, acting.desk
-        objects = KubernetesObjects(clusters)
-        scale_planner = ScalePlanner(clusters, workloads, objects, policy)
-        scaling = ScalingSteps(clusters, workloads, objects, policy, settings.scaling)
-        procedures.register(scaling.procedure(scale_planner.replan))
-        rehearsal = ScaleRehearsal(workloads, scaling.scaled_objects, desk)
         scanning = joined_scanning(state, clusters)
         playbooks: list[Playbook] = [scanning.playbook, joined_healing(clusters, policy, settings, metrics)]
         for playbook in playbooks:
@@ -135,7 +124,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             WorkspaceEndpoints(registry, views),
             ApplicationReadEndpoints(applications, metrics),
             ChangesEndpoints(changes),
-            ScaleEndpoints(clusters, rehearsal, scale_planner, desk, state.ledger, state.clock),
+            *joined_scaling(acting, clusters, applications, metrics),
             scanning.endpoints,
             PlaybookEndpoints(clusters, desk, playbooks, state.clock),
             *acting.endpoints(),
