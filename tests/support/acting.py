@@ -36,7 +36,7 @@ def make_caller(
     return Caller(account_id, kind, grants, "tok-1", "127.0.0.1", agent_run=run)
 
 
-def make_call(caller: Caller | None = None, endpoint: str = "scale") -> Call:
+def make_call(caller: Caller | None = None, endpoint: str = "scale", key: str | None = None) -> Call:
     return Call(
         caller=caller or make_caller(),
         request_id=new_id("req"),
@@ -45,6 +45,7 @@ def make_call(caller: Caller | None = None, endpoint: str = "scale") -> Call:
         path="/internal/v1/workspaces/ws-123/deployments/web/scale",
         received_at=NOON,
         started=0.0,
+        idempotency_key=key,
     )
 
 
