@@ -49,7 +49,7 @@ def ledger(database: Database, clock: SetClock) -> SqlLedger:
 
 def limits(**changes: object) -> PolicySettings:
     held = {name: getattr(OPEN, name) for name in OPEN.__struct_fields__} | changes
-    return PolicySettings(limits=Limits(**held))  # type: ignore[arg-type]
+    return PolicySettings(limits=Limits(**held))
 
 
 def admission(

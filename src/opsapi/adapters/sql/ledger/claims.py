@@ -66,7 +66,7 @@ class Claims(LedgerBase):
             await self._start(connection, operation_id, 0, self._clock.now())
         operation = await load_row(connection, row)
         if first:
-            await self._tell(connection, EventType.OPERATION_STARTED, operation, now)
+            await self._tell(connection, EventType.OPERATION_STARTED, operation, self._clock.now())
         return Claim(
             operation=operation,
             holder=holder,
