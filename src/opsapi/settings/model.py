@@ -11,6 +11,7 @@ from opsapi.applications.scaling_steps import ScalingSettings
 from opsapi.http.settings import HttpSettings
 from opsapi.kit.secret import Secret
 from opsapi.operations.settings import EngineSettings
+from opsapi.playbooks.cleaning.model import CleaningSettings
 from opsapi.playbooks.healing.model import HealingSettings
 from opsapi.policy.model import PolicySettings
 from opsapi.telemetry.settings import MetricsSettings
@@ -136,6 +137,7 @@ class Settings(Group, frozen=True):
     runs. A file with a mistake changes nothing, and `GET /policy` says so."""
     scaling: ScalingSettings = ScalingSettings()
     healing: HealingSettings = HealingSettings()
+    cleaning: CleaningSettings = CleaningSettings()
     audit: AuditSettings = AuditSettings()
     operations: EngineSettings = EngineSettings()
     webhooks: WebhookSettings = WebhookSettings()

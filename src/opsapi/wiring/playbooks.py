@@ -3,6 +3,10 @@
 from opsapi.adapters.kubernetes.clusters import KubernetesClusters
 from opsapi.adapters.kubernetes.objects import KubernetesObjects
 from opsapi.adapters.kubernetes.workloads import KubernetesWorkloads
+from opsapi.adapters.sql.cleanup import SqlSnapshots
+from opsapi.playbooks.cleaning.gathering import Gathering
+from opsapi.playbooks.cleaning.planning import CleanPlaybook
+from opsapi.playbooks.cleaning.steps import CleaningSteps
 from opsapi.playbooks.healing.facts import HealingFacts
 from opsapi.playbooks.healing.planning import HealPlaybook
 from opsapi.playbooks.healing.steps import HealingSteps
@@ -18,3 +22,12 @@ def joined_healing(
     objects, workloads = KubernetesObjects(clusters), KubernetesWorkloads(clusters)
     steps = HealingSteps(clusters, objects, workloads, policy, settings.healing, metrics)
     return HealPlaybook(clusters, HealingFacts(objects), policy, steps, settings.healing)
+
+
+def joined_cleaning(
+    clusters: KubernetesClusters, policy: PolicyBook, settings: Settings, snapshots: SqlSnapshots
+) -> CleanPlaybook:
+    objects = KubernetesObjects(clusters)
+    gathering = Gathering(objects)
+    steps = CleaningSteps(clusters, objects, gathering, snapshots, policy)
+    return CleanPlaybook(clusters, gathering, snapshots, policy, steps, settings.cleaning)

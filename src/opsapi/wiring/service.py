@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from opsapi.adapters.kubernetes.clusters import KubernetesClusters
 from opsapi.adapters.kubernetes.tuning import Tuning
 from opsapi.adapters.secrets.sealing import AesGcmSealer, key_from
 from opsapi.adapters.sql.changes import SqlChangeStore
+from opsapi.adapters.sql.cleanup import SqlSnapshots
 from opsapi.adapters.sql.engine import Database
 from opsapi.adapters.sql.ledger import SqlLedger
 from opsapi.adapters.sql.workspaces import SqlWorkspaceStore
@@ -44,7 +46,7 @@ from opsapi.wiring.acting import joined_acting
 from opsapi.wiring.collectors import ServiceCollector
 from opsapi.wiring.limits import rate_limiter
 from opsapi.wiring.metrics import joined_metrics
-from opsapi.wiring.playbooks import joined_healing
+from opsapi.wiring.playbooks import joined_cleaning, joined_healing
 from opsapi.wiring.scaling import joined_scaling
 from opsapi.wiring.scanning import joined_scanning
 from opsapi.wiring.state import State, opened_state
@@ -105,7 +107,12 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         acting = joined_acting(state, clusters)
         policy, procedures, desk = acting.policy, acting.procedures, acting.desk
         scanning = joined_scanning(state, clusters)
-        playbooks: list[Playbook] = [scanning.playbook, joined_healing(clusters, policy, settings, metrics)]
+        snapshots = SqlSnapshots(state.database, sealer, state.clock)
+        playbooks: list[Playbook] = [
+            scanning.playbook,
+            joined_healing(clusters, policy, settings, metrics),
+            joined_cleaning(clusters, policy, settings, snapshots),
+        ]
         for playbook in playbooks:
             procedures.register(playbook.procedure())
         times = ResponseTimes()
@@ -150,7 +157,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         _keep_audit(stack, state, recorder, settings)
         await registry.start([workspace_of(one) for one in settings.workspaces])
         await stack.enter_async_context(board.running())
-        for job in (registry.follow(), activity.run(), state.authenticator.run(), _purge(state)):
+        for job in (registry.follow(), activity.run(), state.authenticator.run(), _purge(state, snapshots)):
             _background(stack, job)
         stack.push_async_callback(_quietly, state.authenticator.flush_uses)
         await stack.enter_async_context(webhooks.running())
@@ -188,13 +195,15 @@ async def _quietly(last: Callable[[], Awaitable[object]]) -> None:
         _log.warning("while stopping: %s", error.message)
 
 
-async def _purge(state: State) -> None:
+async def _purge(state: State, snapshots: SqlSnapshots) -> None:
+    kept = timedelta(seconds=state.settings.cleaning.snapshots_kept_seconds)
     while True:
         await asyncio.sleep(PURGE_SECONDS)
         try:
             await state.idempotency.purge()
+            await snapshots.purge(state.clock.now() - kept)
         except DependencyUnavailable as error:
-            _log.warning("old idempotency keys wait to be purged: %s", error.message)
+            _log.warning("what is too old waits to be purged: %s", error.message)
 
 
 class ResponseTimes:

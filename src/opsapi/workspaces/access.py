@@ -26,6 +26,7 @@ from opsapi.workspaces.objects import (
 from opsapi.workspaces.ports import AccessRule, AccessVerdict, Cluster
 
 _FOLLOW = ("get", "list", "watch")
+_REPLACE = ("get", "list", "delete", "create")
 _TRIVY = "aquasecurity.github.io"
 _TRIVY_REPORTS = {
     "vulnerability": True,
@@ -56,8 +57,20 @@ class Feature(StrEnum):
     SECURITY_SCAN = "security-scan"
     """Read pod templates whole, what exposes them, and the Trivy operator's reports where they are served."""
 
+    HEAL = "heal"
+    """Evict pods, and change the templates of Deployments, StatefulSets and DaemonSets (rollback, memory limits)."""
+    CLEANUP = "cleanup"
+    """Find leftovers, delete them, and create them again where a cleanup is undone."""
+    CLEANUP_SECRETS = "cleanup-secrets"
+    """The same for Secrets. Without it they are neither read nor reported."""
 
-ACTING = frozenset({Feature.SCALE, Feature.AUTOSCALE_CONFIG, Feature.EVENTS, Feature.SECURITY_SCAN})
+
+ACTING = frozenset(
+    {
+        Feature.SCALE, Feature.AUTOSCALE_CONFIG, Feature.EVENTS, Feature.SECURITY_SCAN, Feature.HEAL, Feature.CLEANUP,
+        Feature.CLEANUP_SECRETS,
+    }
+)  # fmt: skip
 """What the acting credentials need, where they are separate."""
 
 
@@ -95,6 +108,27 @@ _RULES: dict[Feature, tuple[AccessRule, ...]] = {
             for report, namespaced in _TRIVY_REPORTS.items()
         ),
     ),
+    Feature.HEAL: (
+        _rule(POD, ("get",), Feature.HEAL),
+        _rule(POD, ("create",), Feature.HEAL, "eviction"),
+        *(_rule(kind, ("get", "patch"), Feature.HEAL) for kind in (DEPLOYMENT, STATEFUL_SET, DAEMON_SET)),
+        _rule(REPLICA_SET, ("get",), Feature.HEAL),
+        AccessRule("apps", "controllerrevisions", ("get", "list"), True, Feature.HEAL.value),
+        AccessRule("", "limitranges", ("list",), True, Feature.HEAL.value),
+    ),
+    Feature.CLEANUP: (
+        *(
+            _rule(kind, _REPLACE, Feature.CLEANUP)
+            for kind in (POD, SERVICE, DEPLOYMENT, REPLICA_SET, STATEFUL_SET, DAEMON_SET, JOB, CRON_JOB)
+        ),
+        AccessRule("", "configmaps", _REPLACE, True, Feature.CLEANUP.value),
+        AccessRule("networking.k8s.io", "ingresses", _REPLACE, True, Feature.CLEANUP.value),
+        AccessRule("", "serviceaccounts", ("list",), True, Feature.CLEANUP.value),
+        AccessRule("gateway.networking.k8s.io", "gateways", ("list",), True, Feature.CLEANUP.value),
+        AccessRule("", "persistentvolumeclaims", ("list",), True, Feature.CLEANUP.value),
+        AccessRule("", "persistentvolumes", ("list",), False, Feature.CLEANUP.value),
+    ),
+    Feature.CLEANUP_SECRETS: (AccessRule("", "secrets", _REPLACE, True, Feature.CLEANUP_SECRETS.value),),
 }
 
 
@@ -153,8 +187,8 @@ def manifest(
     """YAML to `kubectl apply`: a ServiceAccount and what it may do, by one Role per namespace or one ClusterRole.
 
     Limited to `namespaces` it holds Roles alone, and with `cluster_wide` a ClusterRole for what has no namespace (the
-    nodes of a dedicated cluster). Never a right on Secrets. The ServiceAccount's namespace is made too, unless
-    it is one of `namespaces`, which are there.
+    nodes of a dedicated cluster). No right on Secrets but by `cleanup-secrets`. The ServiceAccount's namespace is made
+    too, unless it is one of `namespaces`, which are there.
     """
     rules = _written(merged(rules_for(features, limited=bool(namespaces))))
     subject = {"kind": "ServiceAccount", "name": account, "namespace": account_namespace}
