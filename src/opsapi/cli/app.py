@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from opsapi import __version__
-from opsapi.cli import accounts, audit, operations, webhooks, workspaces
+from opsapi.cli import accounts, audit, guardrails, operations, webhooks, workspaces
 from opsapi.cli.config import app as config_app
 from opsapi.cli.demo import demo
 from opsapi.cli.output import out
@@ -29,6 +29,10 @@ app.command()(demo)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(workspaces.app, name="workspaces")
 app.add_typer(operations.app, name="operations")
+app.add_typer(guardrails.approvals, name="approvals")
+app.command()(guardrails.pause)
+app.command()(guardrails.resume)
+app.add_typer(guardrails.policy, name="policy")
 app.add_typer(audit.app, name="audit")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(config_app, name="config")

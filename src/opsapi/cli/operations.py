@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from opsapi.cli.context import ConfigOption, JsonOption, with_state
+from opsapi.cli.context import ConfigOption, JsonOption, operator, with_state
 from opsapi.cli.output import fail, out, show_json, show_table
 from opsapi.operations.model import Operation
 from opsapi.operations.model import State as OperationState
 from opsapi.operations.ports import OperationFilter
 from opsapi.wiring import State
+from opsapi.wiring.deciding import offline_decider
 
 app = typer.Typer(no_args_is_help=True, help="List and show operations.")
 
@@ -65,11 +66,47 @@ def show(
     out.print(f"{found.id}  {found.action} in {found.workspace_id}: {found.state}", markup=False)
     if found.error is not None:
         out.print(f"  {found.error.code}: {found.error.message}", markup=False)
+    if found.approval is not None:
+        out.print(f"  waits for a person: {', '.join(found.approval.rules)}; plan {found.plan_hash}", markup=False)
+        for message in found.approval.messages:
+            out.print(f"    {message}", markup=False)
     show_table(
         ("step", "state", "attempts", "message"),
         [(step.name, step.state, step.attempts, step.message) for step in found.steps],
         empty="It has no steps.",
     )
+
+
+@app.command()
+def cancel(
+    operation: Annotated[str, typer.Argument(help="The operation's id, `op-…`.", show_default=False)],
+    config: ConfigOption = None,
+) -> None:
+    """Cancel an operation: what runs stops before its next effect."""
+
+    async def work(opened: State) -> Operation:
+        return await opened.ledger.cancel(operation, operator(f"operations cancel {operation}"))
+
+    held = with_state(config, work)
+    stopping = "" if held.state.final else ", and stops before its next effect"
+    out.print(f"{held.id} is {held.state}{stopping}", markup=False)
+
+
+@app.command()
+def rollback(
+    operation: Annotated[str, typer.Argument(help="The operation's id, `op-…`.", show_default=False)],
+    config: ConfigOption = None,
+) -> None:
+    """Have a running service take back what an ended operation did, where it still is as it was written."""
+
+    async def work(opened: State) -> Operation:
+        held = await opened.ledger.get(operation)
+        if held is None:
+            fail(f"no operation {operation}", then="`opsapi operations list` shows what there is")
+        return await offline_decider(opened).rollback(held, operator(f"operations rollback {operation}"))
+
+    held = with_state(config, work)
+    out.print(f"{held.id} is {held.state}: a service that runs will undo it", markup=False)
 
 
 def _moment(at: datetime | None) -> str:

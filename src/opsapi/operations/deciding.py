@@ -11,7 +11,7 @@ from opsapi.kit.errors import InvalidState, StateDetails
 from opsapi.operations.errors import ApprovalRefused, StalePlan, StalePlanDetails
 from opsapi.operations.model import Failure, Operation, State
 from opsapi.operations.ports import Ledger
-from opsapi.operations.procedures import Procedure, Procedures
+from opsapi.operations.procedures import Procedures
 from opsapi.operations.proposal import Proposal, plan_hash, stale
 from opsapi.policy.admission import Admission
 from opsapi.policy.book import PolicyBook
@@ -51,6 +51,7 @@ class Decider:
 
     async def approve(self, operation: Operation, by: Call | System, seen_hash: str) -> Operation:
         """Plans it again: what would be done now must be what was seen, else it fails with the fresh plan attached.
+        (Where this process cannot plan it, the worker does before it begins.)
 
         Raises ApprovalRefused, InvalidState, StalePlan, PolicyDenied, OperationInProgress.
         """
@@ -58,8 +59,9 @@ class Decider:
         _check_waiting(operation, self._clock.now())
         if operation.plan_hash is not None and seen_hash != operation.plan_hash:
             raise StalePlan(StalePlanDetails(plan_hash=seen_hash[:64], fresh_plan_hash=operation.plan_hash))
-        procedure = self._known(operation)
-        proposal = await procedure.replan(operation) if procedure.replan is not None else None
+        procedure = self._procedures.find(operation.action, operation.version)
+        replan = None if procedure is None else procedure.replan
+        proposal = None if replan is None else await replan(operation)
         if proposal is not None:
             await self._compare(operation, by, proposal)
             blocked = [
@@ -70,8 +72,7 @@ class Decider:
                 raise blocked[0]
         ask = proposal.ask if proposal is not None else self._ask(operation)
         admission = Admission(ask, self._policy.settings)
-        until = self._clock.now() + procedure.deadline
-        return await self._ledger.approve(operation.id, by, admission=admission, until=until)
+        return await self._ledger.approve(operation.id, by, admission=admission, until=self._until(operation))
 
     async def reject(self, operation: Operation, by: Call | System, reason: str | None) -> Operation:
         """Raises ApprovalRefused, InvalidState."""
@@ -81,14 +82,17 @@ class Decider:
 
     async def rollback(self, operation: Operation, by: Call | System) -> Operation:
         """Raises InvalidState, PolicyDenied, OperationInProgress."""
-        procedure = self._known(operation)
         ask = self._ask(operation)
         blocked = [one for one in judge(self._policy.settings, ask) if not one.approvable]
         if blocked:
             raise blocked[0].error()
         admission = Admission(ask, self._policy.settings, exempt=True)
-        until = self._clock.now() + procedure.deadline
-        return await self._ledger.reopen(operation.id, by, admission=admission, until=until)
+        return await self._ledger.reopen(operation.id, by, admission=admission, until=self._until(operation))
+
+    def _until(self, operation: Operation) -> datetime:
+        """As much time as it was begun with; waiting for a decision used none of it."""
+        given = (operation.deadline_at or operation.created_at) - operation.created_at
+        return self._clock.now() + given
 
     async def _check_decider(self, operation: Operation, by: Call | System) -> None:
         """A person, and neither who asked, nor whom they ask for, nor who made the asking account. An operator at the
@@ -111,15 +115,6 @@ class Decider:
         details = StalePlanDetails(plan_hash=operation.plan_hash or "", fresh_plan_hash=fresh, fresh_plan=proposal.plan)
         await self._ledger.reject(operation.id, by, stale(proposal, fresh))
         raise StalePlan(details)
-
-    def _known(self, operation: Operation) -> Procedure:
-        procedure = self._procedures.find(operation.action, operation.version)
-        if procedure is None:
-            raise InvalidState(
-                f"This release cannot carry out {operation.action} version {operation.version}",
-                StateDetails(resource_id=operation.id, state=operation.state.value),
-            )
-        return procedure
 
     def _ask(self, operation: Operation) -> Ask:
         """For what is not planned again: who, where and on what, without its extent."""

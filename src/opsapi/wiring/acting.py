@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from opsapi.adapters.kubernetes.clusters import KubernetesClusters
 from opsapi.kit.errors import DependencyUnavailable
 from opsapi.operations.control_endpoints import OperationControlEndpoints
-from opsapi.operations.deciding import AccountFacts, Decider
+from opsapi.operations.deciding import Decider
 from opsapi.operations.desk import Desk
 from opsapi.operations.endpoints import OperationEndpoints
 from opsapi.operations.execution import Execution
@@ -18,9 +18,8 @@ from opsapi.operations.guardrail_endpoints import GuardrailEndpoints
 from opsapi.operations.procedures import Procedures
 from opsapi.operations.worker import Worker
 from opsapi.policy.book import PolicyBook
-from opsapi.policy.model import PolicySettings
-from opsapi.settings.model import Settings
-from opsapi.settings.policy_file import PolicyFile, read_policy
+from opsapi.settings.policy_file import PolicyFile
+from opsapi.wiring.deciding import Facts, policy_of
 from opsapi.wiring.gate import AccountGate
 from opsapi.wiring.state import State
 
@@ -89,10 +88,6 @@ def joined_acting(state: State, clusters: KubernetesClusters) -> Acting:
     )
 
 
-def policy_of(settings: Settings) -> PolicySettings:
-    return settings.policy if settings.policy_file is None else read_policy(settings.policy_file)
-
-
 class Modes:
     """A workspace's mode, and its cluster's time."""
 
@@ -102,17 +97,6 @@ class Modes:
     def __call__(self, workspace_id: str) -> tuple[str, datetime] | None:
         cluster = self._clusters.find(workspace_id)
         return None if cluster is None else (cluster.workspace.mode, cluster.inventory.now())
-
-
-class Facts:
-    """What a decision asks of an account."""
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-
-    async def __call__(self, account_id: str) -> AccountFacts | None:
-        account = await self._state.accounts.account(account_id)
-        return None if account is None else AccountFacts(account.name, account.created_by)
 
 
 async def _expire(state: State) -> None:
