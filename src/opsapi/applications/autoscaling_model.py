@@ -52,8 +52,8 @@ class ScalingPolicy(Body, frozen=True, kw_only=True):
     """Thresholds in percent: of the pods' requests, or, for the trigger `request_rate`, of `requests_per_pod` (1/s that
     one pod is to serve at most). `cooldown_period` (`5m`) only ever lengthens policy's own."""
 
-    scale_up_threshold: Threshold = 80
-    scale_down_threshold: Threshold = 30
+    scale_up_threshold: Threshold = 80.0
+    scale_down_threshold: Threshold = 30.0
     cooldown_period: Annotated[str, Meta(max_length=32)] | None = None
     requests_per_pod: Annotated[float, Meta(gt=0, le=1e9)] | UnsetType = UNSET
 

@@ -31,7 +31,9 @@ async def read_history(
     workspace_id = ask.subject.workspace_id
     paused = await read_pause(connection, workspace_id)
     if not settings.guards(ask.subject.kind):
-        return History(paused=paused)
+        asked = ask.cooldown_seconds > 0 and not admission.waits and not admission.exempt
+        targets = {one: await _target(connection, ask, one, but) for one in ask.targets} if asked else {}
+        return History(paused=paused, targets=targets)
     scopes = sorted((f"account/{ask.subject.account_id}", f"workspace/{workspace_id}"))
     if lock:
         await _lock_scopes(connection, scopes)
