@@ -129,6 +129,22 @@ async def test_our_own_change_carries_account_operation_and_reason(watched: Watc
     )
 
 
+async def test_an_autoscalers_change_names_the_autoscaler(watched: Watched) -> None:
+    watched.workloads.put(make_autoscaler(name="web-hpa"))
+    await watched.recorder.flush()
+    watched.workloads.replace(replicas=4, manager="kube-controller-manager")
+    (change,) = [one for one in await watched.changes() if one.field == "replicas"]
+    assert (change.actor, change.actor_kind, change.operation_id) == ("web-hpa", "autoscaler", None)
+
+
+async def test_what_a_controller_writes_without_an_autoscaler_has_no_actor(watched: Watched) -> None:
+    watched.workloads.put(make_autoscaler("other"))
+    await watched.recorder.flush()
+    watched.workloads.replace(replicas=4, manager="kube-controller-manager")
+    (change,) = [one for one in await watched.changes() if one.field == "replicas"]
+    assert (change.actor, change.actor_kind) == (None, None)
+
+
 async def test_another_manager_is_never_taken_for_our_operation(watched: Watched) -> None:
     await watched.ledger.begin(make_new_operation(APPLICATION, steps=("set_replicas",)), make_call(), locks={"app"})
     claim = await watched.ledger.claim("worker", MINUTE, {("scale", 1)})

@@ -9,6 +9,8 @@ from datetime import datetime
 import msgspec
 
 from opsapi.applications.changes_model import (
+    AUTOSCALER_ACTOR,
+    CONTROLLER_MANAGER,
     Change,
     Fields,
     Snapshot,
@@ -177,6 +179,7 @@ class ChangeRecorder:
         writer = None if seen.gone else writer_of_field(seen.kind, meta.managed_fields, field)
         manager = writer.manager if writer is not None else None
         behind = operation_behind(field, after, manager, operations)
+        autoscaler = self._autoscaler_behind(seen, field, manager)
         return Change(
             id=new_id("chg"),
             workspace_id=self._inventory.workspace_id,
@@ -192,12 +195,24 @@ class ChangeRecorder:
             observed_at=seen.at,
             changed_at=writer.time if writer is not None else None,
             manager=manager,
-            actor=behind.requested_by if behind is not None else None,
-            actor_kind=behind.requested_by_kind if behind is not None else None,
+            actor=behind.requested_by if behind is not None else autoscaler,
+            actor_kind=behind.requested_by_kind if behind is not None else autoscaler and AUTOSCALER_ACTOR,
             operation_id=behind.id if behind is not None else None,
             approved_by=behind.approved_by if behind is not None else None,
             reason=behind.reason if behind is not None else None,
         )
+
+    def _autoscaler_behind(self, seen: _Seen, field: str, manager: str | None) -> str | None:
+        """The HPA that set the replicas, by its name: of all that kube-controller-manager runs, it alone writes the
+        replicas of an application."""
+        if field != "replicas" or manager != CONTROLLER_MANAGER:
+            return None
+        meta = seen.held.metadata
+        for held in self._inventory.all(AUTOSCALER, HorizontalPodAutoscaler, meta.namespace):
+            target = held.spec.scale_target_ref
+            if (target.kind, target.name) == (seen.kind.kind, meta.name):
+                return held.metadata.name
+        return None
 
     def _application(self, seen: _Seen) -> tuple[ObjectMeta, Kind]:
         """The application that the object is, or that the autoscaler scales."""

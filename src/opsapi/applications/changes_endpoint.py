@@ -57,8 +57,9 @@ class ChangesParams(Params, frozen=True, kw_only=True):
 
 
 class ChangeView(msgspec.Struct, frozen=True, kw_only=True):
-    """`actor`: the account behind an operation of this service, else `unknown`; `manager` is what Kubernetes says
-    wrote the field. `changed_at` is null where Kubernetes does not say when."""
+    """`actor`: the account behind an operation of this service, the HorizontalPodAutoscaler that set the replicas
+    (`actor_kind` is `autoscaler` then), else `unknown`; `manager` is what Kubernetes says wrote the field. `changed_at`
+    is null where Kubernetes does not say when."""
 
     id: str
     field: str

@@ -22,6 +22,9 @@ from opsapi.workspaces.objects import (
 )
 
 UNKNOWN = "unknown"
+AUTOSCALER_ACTOR = "autoscaler"
+CONTROLLER_MANAGER = "kube-controller-manager"
+"""The field manager of Kubernetes' own controllers."""
 Fields = dict[str, Any]
 _AUTOSCALER_PATHS = {
     "autoscaler.minReplicas": ("f:spec", "f:minReplicas"),
@@ -42,7 +45,8 @@ class Snapshot(msgspec.Struct, frozen=True):
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One field's change. `changed_at` is when Kubernetes noted the write (to the second, null where it does not say),
     `observed_at` when it was seen here. `manager` is the field manager that the API server names. `actor` is the
-    account behind an operation of ours, else null."""
+    account behind an operation of ours, or the HorizontalPodAutoscaler that set replicas (`actor_kind` `autoscaler`),
+    else null."""
 
     id: str
     workspace_id: str

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from opsapi.applications.autoscaling_planning import ACTION as AUTOSCALE
 from opsapi.applications.changes_model import Change
 from opsapi.applications.changes_ports import ChangeStore
 from opsapi.applications.scaling import ACTION
@@ -57,6 +58,7 @@ class RecentActivity:
         self._entries = entries
 
 
+_SCALING = (ACTION, AUTOSCALE)
 _VERBS = {
     State.PENDING_APPROVAL: "awaits_approval",
     State.QUEUED: "queued",
@@ -73,7 +75,7 @@ def operation_entry(operation: Operation) -> Entry:
     moment = operation.finished_at or operation.started_at or operation.created_at
     name = str(operation.parameters.get("name", operation.resource_id))
     action, details = f"{operation.action}_{_VERBS[operation.state]}", None
-    if operation.action == ACTION:
+    if operation.action in _SCALING:
         before, after = operation.parameters.get("previous"), operation.parameters.get("replicas")
         details = f"Scaling from {before} to {after} replicas for {operation.requested_by}"
         if operation.state is State.COMPLETED:
@@ -83,7 +85,7 @@ def operation_entry(operation: Operation) -> Entry:
     return Entry(
         Activity(
             timestamp=moment.replace(microsecond=0),
-            type="deployment" if operation.action == ACTION else "operation",
+            type="deployment" if operation.action in _SCALING else "operation",
             resource=name,
             action=action,
             details=shortened(details, MAX_DETAILS) if details else None,
