@@ -31,6 +31,7 @@ from opsapi.playbooks.cleaning.ports import Snapshots
 from opsapi.playbooks.cleaning.steps import CleaningSteps
 from opsapi.playbooks.endpoints import PlaybookEndpoints
 from opsapi.playbooks.model import OperationAnswer, OperationBody, OperationParams
+from opsapi.playbooks.registry import Playbooks
 from opsapi.policy.book import PolicyBook
 from opsapi.policy.model import PolicySettings
 from opsapi.workspaces.ports import Clusters
@@ -62,7 +63,7 @@ def join_cleaning(
     steps = CleaningSteps(clusters, objects, gathering, snapshots, book)
     playbook = CleanPlaybook(clusters, gathering, snapshots, book, steps, CleaningSettings())
     procedures.register(playbook.procedure())
-    return PlaybookEndpoints(clusters, Desk(ledger, procedures, book, clock), [playbook], clock)
+    return PlaybookEndpoints(clusters, Desk(ledger, procedures, book, clock), Playbooks([playbook]), clock)
 
 
 @dataclass
@@ -77,10 +78,13 @@ class Attic:
 
     def __post_init__(self) -> None:
         self.inventory = FakeInventory()
-        self.objects = FakeObjects()
+        self.objects = self.make_objects()
         self.objects.unserved.add("gateways.gateway.networking.k8s.io")
         self.ledger = SqlLedger(self.database, self.clock, Signals())
         self.arrange()
+
+    def make_objects(self) -> FakeObjects:
+        return FakeObjects()
 
     def arrange(self) -> None:
         self.cluster = FakeCluster(make_workspace(**self.workspace), self.inventory)
@@ -120,9 +124,9 @@ class Attic:
         details: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(reply.data.plan.details))
         return details
 
-    async def work(self) -> Operation:
+    async def work(self, *, lease: timedelta = timedelta(days=1)) -> Operation:
         for _ in range(200):
-            claim = await self.ledger.claim("worker", timedelta(days=1), self.procedures.runnable())
+            claim = await self.ledger.claim("worker", lease, self.procedures.runnable())
             if claim is not None:
                 await self.execution.run(claim)
             elif (await self.ledger.depth()).running + (await self.ledger.depth()).queued:

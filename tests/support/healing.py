@@ -28,6 +28,7 @@ from opsapi.playbooks.healing.model import PODS, REPLICA_SETS, RESOURCES, Healin
 from opsapi.playbooks.healing.planning import HealPlaybook
 from opsapi.playbooks.healing.steps import HealingSteps
 from opsapi.playbooks.model import OperationAnswer, OperationBody, OperationParams
+from opsapi.playbooks.registry import Playbooks
 from opsapi.policy.book import PolicyBook
 from opsapi.policy.model import Limits, PolicySettings
 from opsapi.telemetry.ports import Metrics
@@ -64,7 +65,7 @@ def join_healing(
     steps = HealingSteps(clusters, objects, workloads, book, settings, metrics)
     playbook = HealPlaybook(clusters, HealingFacts(objects), book, steps, settings)
     procedures.register(playbook.procedure())
-    return PlaybookEndpoints(clusters, Desk(ledger, procedures, book, clock), [playbook], clock)
+    return PlaybookEndpoints(clusters, Desk(ledger, procedures, book, clock), Playbooks([playbook]), clock)
 
 
 def container(name: str = "app", image: str = "shop/web:1.0", limit: str = "160Mi") -> JsonObject:
@@ -86,12 +87,15 @@ class Ward:
 
     def __post_init__(self) -> None:
         self.inventory = FakeInventory()
-        self.objects = FakeObjects(self.inventory)
+        self.objects = self.make_objects()
         self.objects.at = START
         self.workloads = FakeWorkloads()
         self.ledger = SqlLedger(self.database, self.clock, Signals())
         self.behave: Any = lambda: None
         self.arrange()
+
+    def make_objects(self) -> FakeObjects:
+        return FakeObjects(self.inventory)
 
     def arrange(self) -> None:
         """Joins the parts again, after the policy, the mode or the metrics were changed."""
