@@ -1,8 +1,6 @@
 """POST …/operations: a playbook plans; policy decides; what is begun is followed as every operation is."""
 
-import re
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -31,14 +29,13 @@ from opsapi.playbooks.model import (
     OperationBody,
     OperationParams,
     PlannedOperation,
-    PlaybookParameters,
 )
 from opsapi.playbooks.ports import Playbook
+from opsapi.playbooks.registry import Playbooks, decode_parameters
 from opsapi.policy.model import Subject
 from opsapi.workspaces.errors import WorkspaceNotFound
 from opsapi.workspaces.ports import Clusters
 
-_AT = re.compile(r"^(?P<reason>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 _REQUEST = {
     "operation": "auto_heal",
     "parameters": {"target_component": "database-app", "action": "restart_unhealthy_pods", "confirmation": True},
@@ -59,10 +56,10 @@ _RESPONSE = {
 
 
 class PlaybookEndpoints:
-    def __init__(self, clusters: Clusters, desk: Desk, playbooks: Sequence[Playbook], clock: Clock) -> None:
+    def __init__(self, clusters: Clusters, desk: Desk, playbooks: Playbooks, clock: Clock) -> None:
         self._clusters = clusters
         self._desk = desk
-        self._playbooks = {playbook.operation: playbook for playbook in playbooks}
+        self._playbooks = playbooks
         self._clock = clock
 
     @endpoint(
@@ -99,8 +96,8 @@ class PlaybookEndpoints:
         decision, its status is `pending_approval`. What needs no change ends with the outcome `nothing_to_do`, what
         should not be done by itself with `proposed`, and the findings in its result. With `dry_run: true`, 200 with
         the plan, and nothing is changed."""
-        playbook = self._playbook(body.operation)
-        parameters = _parameters(playbook, body.parameters)
+        playbook = self._playbooks.find(body.operation)
+        parameters = decode_parameters(playbook, body.parameters)
         cluster = self._clusters.find(params.workspace_id)
         if cluster is None:
             raise WorkspaceNotFound(params.workspace_id)
@@ -124,13 +121,6 @@ class PlaybookEndpoints:
             return self._planned(playbook, params.workspace_id, proposal, rehearsal)
         operation = await self._desk.begin(call, proposal, given_hash=body.plan_hash)
         return self._begun(operation, warnings=proposal.warnings)
-
-    def _playbook(self, operation: str) -> Playbook:
-        found = self._playbooks.get(operation)
-        if found is None:
-            known = ", ".join(sorted(self._playbooks))
-            raise ValidationFailed({"operation": f"is no operation that can be executed; known: {known}"})
-        return found
 
     def _begun(self, operation: Operation, *, warnings: Sequence[str] = ()) -> Reply[OperationAnswer]:
         """As it was begun, so that a replay is answered alike: nothing of what has happened since."""
@@ -197,19 +187,6 @@ class PlaybookEndpoints:
             untrusted=["/plan/details"],
             warnings=list(proposal.warnings),
         )
-
-
-def _parameters(playbook: Playbook, given: dict[str, Any]) -> PlaybookParameters:
-    """Raises ValidationFailed, which names what is known where a parameter is not."""
-    try:
-        return msgspec.convert(given, playbook.parameters_type)
-    except msgspec.ValidationError as error:
-        matched = _AT.match(str(error))
-        reason, path = (matched["reason"], matched["path"] or "") if matched else (str(error), "")
-        if "unknown field" in reason:
-            reason = f"{reason}; known: {', '.join(playbook.parameters_type.__struct_fields__)}"
-        named = ".".join(filter(None, ("parameters", path)))
-        raise ValidationFailed({named: reason}) from None
 
 
 def _one_lined(context: Context) -> Context:

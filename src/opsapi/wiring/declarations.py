@@ -13,6 +13,7 @@ from opsapi.operations.endpoints import OperationEndpoints
 from opsapi.operations.guardrail_endpoints import GuardrailEndpoints
 from opsapi.playbooks.endpoints import PlaybookEndpoints
 from opsapi.playbooks.scanning.endpoint import FindingEndpoints
+from opsapi.playbooks.schedules.endpoints import ScheduleEndpoints
 from opsapi.webhooks.delivery_endpoints import DeliveryEndpoints
 from opsapi.webhooks.endpoints import WebhookEndpoints
 from opsapi.workspaces.endpoints import WorkspaceEndpoints
@@ -25,6 +26,7 @@ ENDPOINT_CLASSES = (
     ScaleEndpoints,
     AutoscaleEndpoints,
     FindingEndpoints,
+    ScheduleEndpoints,
     PlaybookEndpoints,
     OperationEndpoints,
     OperationControlEndpoints,

@@ -40,6 +40,7 @@ from opsapi.kit.permissions import Grants
 from opsapi.operations.worker import Worker
 from opsapi.playbooks.endpoints import PlaybookEndpoints
 from opsapi.playbooks.ports import Playbook
+from opsapi.playbooks.registry import Playbooks
 from opsapi.settings.model import Settings, WorkspaceSettings
 from opsapi.settings.source import InvalidConfiguration
 from opsapi.wiring.acting import joined_acting
@@ -49,6 +50,7 @@ from opsapi.wiring.metrics import joined_metrics
 from opsapi.wiring.playbooks import joined_cleaning, joined_healing
 from opsapi.wiring.scaling import joined_scaling
 from opsapi.wiring.scanning import joined_scanning
+from opsapi.wiring.schedules import joined_schedules
 from opsapi.wiring.state import State, opened_state
 from opsapi.wiring.webhooks import WebhookCollector, opened_webhooks
 from opsapi.workspaces.endpoints import WorkspaceEndpoints
@@ -115,6 +117,8 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         ]
         for playbook in playbooks:
             procedures.register(playbook.procedure())
+        registered = Playbooks(playbooks)
+        schedules = joined_schedules(state, clusters, desk, registered)
         times = ResponseTimes()
         board = HealthBoard(
             views,
@@ -133,7 +137,8 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             ChangesEndpoints(changes),
             *joined_scaling(acting, clusters, applications, metrics),
             scanning.endpoints,
-            PlaybookEndpoints(clusters, desk, playbooks, state.clock),
+            PlaybookEndpoints(clusters, desk, registered, state.clock),
+            schedules.endpoints,
             *acting.endpoints(),
             AccountEndpoints(state.accounts, state.administration, state.issuer, CallerLimits(limiter, settings.http)),
             AuditEndpoints(state.audit),
@@ -162,6 +167,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         stack.push_async_callback(_quietly, state.authenticator.flush_uses)
         await stack.enter_async_context(webhooks.running())
         await stack.enter_async_context(acting.running())
+        await stack.enter_async_context(schedules.running())
         yield Service(state, clusters, registry, recorder, acting.worker, app)
 
 

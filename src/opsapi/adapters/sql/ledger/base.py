@@ -26,7 +26,7 @@ LOCK = operation_locks.c
 
 
 class HolderGone(Exception):
-    """The lock's holder ended between our try and our look."""
+    """What was in the way is another by now: the lock's holder ended, or a twin began. It is worth another try."""
 
 
 class LedgerBase:

@@ -59,7 +59,9 @@ class Beginning(LedgerBase):
                 await insert_call(connection, call, 202, now=self._clock.monotonic(), at=now)
                 return known
             row = new_operation(new, call, now) | {"idempotency_id": key, "locks": sorted(set(locks))}
-            await connection.execute(sa.insert(operations).values(row))
+            fresh = self._db.insert(operations).values(row).on_conflict_do_nothing(index_elements=["idempotency_id"])
+            if (await connection.execute(fresh)).rowcount != 1:
+                raise HolderGone  # a twin under the same key has just begun: the next try finds it
             await connection.execute(sa.insert(operation_steps), new_steps(new))
             await _aim(connection, new, now)
             if new.approval is None:
