@@ -16,16 +16,21 @@ from typing import Any
 
 from opsapi.adapters.sql.engine import Database
 from opsapi.adapters.sql.ledger import SqlLedger
-from opsapi.applications.scaling_steps import ScalingSettings
+from opsapi.applications.autoscaling_steps import autoscale_procedure
+from opsapi.applications.scaling_steps import ScalingSettings, ScalingSteps
 from opsapi.kit.clock import SystemClock
 from opsapi.operations.execution import Execution
+from opsapi.operations.model import Operation
 from opsapi.operations.procedures import Procedures
+from opsapi.operations.proposal import Proposal
 from opsapi.operations.settings import EngineSettings
 from opsapi.operations.signals import Signals
 from opsapi.operations.worker import Worker
+from opsapi.policy.book import PolicyBook
+from support.api_objects import FakeObjects
 from support.inventory import FakeCluster, FakeClusters, make_workspace
 from support.remote_cluster import RemoteWorkloads
-from support.scaling import join_scaling
+from support.scaling import UNHURRIED, join_scaling
 
 ENGINE = EngineSettings(lease_seconds=0.5, poll_seconds=0.05, backoff_seconds=0.05, step_attempts=6)
 SCALING = ScalingSettings(verify_seconds=2, hold_seconds=0.1, poll_seconds=0.02)
@@ -51,6 +56,10 @@ def arm(held: object, method: str, when: str, nth: int) -> None:
     setattr(held, method, mortal)
 
 
+async def unplanned(operation: Operation) -> Proposal:
+    raise AssertionError(f"{operation.id} waits for nobody")
+
+
 async def work_off(url: str, port: int, point: str) -> None:
     """Until no operation is queued or running any more."""
     clock, signals, database = SystemClock(), Signals(), Database(url)
@@ -62,6 +71,8 @@ async def work_off(url: str, port: int, point: str) -> None:
     clusters = FakeClusters(FakeCluster(make_workspace()))
     procedures = Procedures()
     join_scaling(clusters, workloads, ledger, procedures, clock, SCALING)
+    steps = ScalingSteps(clusters, workloads, FakeObjects(), PolicyBook(UNHURRIED), SCALING)
+    procedures.register(autoscale_procedure(steps, unplanned))
     execution = Execution(ledger, procedures, clock, ENGINE)
     worker = Worker(ledger, execution, procedures, signals, clock, ENGINE)
     running = asyncio.create_task(worker.run())
