@@ -1,6 +1,7 @@
 """The operations engine: three-step operations a second by one worker, and the time from one step to the next.
 
-The operations are queued beforehand; the worker then carries them out on the real ledger. The reference is the bare
+The operations are queued beforehand; the worker then carries them out on the real ledger, on the event loop that the
+service runs on. The reference is the bare
 driver on a database of its own beside it: as many transactions as the engine needs for as many operations, each an
 update by key and an insert, one after the other. PostgreSQL is a private server that syncs to disk, as in production.
 
@@ -21,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import sqlalchemy as sa
+import uvloop
 from sqlalchemy import event
 
 from opsapi.adapters.sql.engine import Database
@@ -215,13 +217,13 @@ async def migrate(url: str) -> None:
 
 
 def measure(engine: str, url: str, place: Path | str, count: int) -> None:
-    asyncio.run(migrate(url))
+    uvloop.run(migrate(url))
     for concurrency, effects in ((1, False), (8, False), (8, True)):
-        rate, between, commits = asyncio.run(engine_run(url, count, concurrency, effects=effects))
+        rate, between, commits = uvloop.run(engine_run(url, count, concurrency, effects=effects))
         if isinstance(place, Path):
             raw = sqlite_reference(place, commits)
         else:
-            raw = asyncio.run(postgres_reference(place, commits))
+            raw = uvloop.run(postgres_reference(place, commits))
         reference = count / raw
         print(
             f"{engine:<11}{concurrency:>11}{'each step' if effects else 'none':>11}{commits / count:>11.1f}"
@@ -243,7 +245,7 @@ def main() -> None:
             measure("sqlite", f"sqlite:///{folder / 'engine.db'}", folder, arguments.operations)
         if "postgresql" in wanted:
             with private_postgres(folder) as socket:
-                asyncio.run(create_databases(socket))
+                uvloop.run(create_databases(socket))
                 measure("postgresql", f"postgresql://postgres@/engine?host={socket}", socket, arguments.operations)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
