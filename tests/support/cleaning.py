@@ -130,10 +130,14 @@ class Attic:
             if claim is not None:
                 await self.execution.run(claim)
             elif (await self.ledger.depth()).running + (await self.ledger.depth()).queued:
-                self.clock.advance(1)
+                await self.idle()
             else:
                 return await self.only()
         raise AssertionError("operations are stuck")
+
+    async def idle(self) -> None:
+        """Nothing is claimable yet."""
+        self.clock.advance(1)
 
     async def only(self) -> Operation:
         (found,) = await self.ledger.find(OperationFilter(workspaces=None))

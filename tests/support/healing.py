@@ -245,10 +245,14 @@ class Ward:
             if claim is not None:
                 await self.execution.run(claim)
             elif (await self.ledger.depth()).running + (await self.ledger.depth()).queued:
-                await self.sleep(1)
+                await self.idle()
             else:
                 return await self.only()
         raise AssertionError("operations are stuck")
+
+    async def idle(self) -> None:
+        """Nothing is claimable yet."""
+        await self.sleep(1)
 
     async def only(self) -> Operation:
         """The one operation that there is."""

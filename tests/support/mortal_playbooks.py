@@ -2,7 +2,7 @@
 
     python -m support.mortal_playbooks DATABASE_URL FILE (heal|clean) POINT
 
-POINT as in mortal_worker. Time is each process' own and leaps, so that nobody waits for a lease to run out.
+POINT as in mortal_worker. Time is each process' own and leaps, but for leases, which PostgreSQL measures by its own.
 """
 
 import asyncio
@@ -23,7 +23,8 @@ from support.healing import DEPLOYMENTS, Ward
 from support.inventory import FakeInventory
 from support.mortal_worker import arm
 
-LEASE = timedelta(seconds=30)
+LEASE = timedelta(seconds=0.3)
+_POLL_SECONDS = 0.005
 
 
 class Kept(msgspec.Struct):
@@ -82,6 +83,10 @@ class MortalWard(Ward):
         filed.react = self._roll
         return filed
 
+    async def idle(self) -> None:
+        await asyncio.sleep(_POLL_SECONDS)
+        await super().idle()
+
     def _roll(self, verb: str, target: str) -> None:
         """The Deployment's controller: new pods for a new template, which are well but for revision 2's."""
         if verb != "patch":
@@ -104,6 +109,10 @@ class MortalAttic(Attic):
 
     def make_objects(self) -> FakeObjects:
         return FiledObjects(self._path)
+
+    async def idle(self) -> None:
+        await asyncio.sleep(_POLL_SECONDS)
+        await super().idle()
 
 
 SCENES: dict[str, Callable[[Database, Path], MortalWard | MortalAttic]] = {"heal": MortalWard, "clean": MortalAttic}
