@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
+from opsapi.adapters.sql import one_hop
 from opsapi.adapters.sql.migrating import create_private, enable_wal, upgrade
 from opsapi.adapters.sql.timing import QueryTimes
 from opsapi.adapters.sql.urls import normal_url, tls_of, without_tls_options
@@ -74,7 +75,7 @@ class Database:
     def _create(self, pool_size: int, *, patient: bool) -> AsyncEngine:
         connect_args: dict[str, Any]
         if self.is_sqlite:
-            connect_args = {"isolation_level": None, "timeout": self._busy_seconds}
+            connect_args = {"isolation_level": None, "timeout": self._busy_seconds, "async_creator_fn": one_hop.connect}
         else:
             connect_args = {
                 "ssl": tls_of(self.url),
