@@ -79,6 +79,8 @@ class BackupSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """How long a volume's snapshot may take until it is ready to use; then the volume counts as not captured."""
     timeout_seconds: Seconds = 3600
     """How long a backup or restore may take."""
+    all_timeout_seconds: Annotated[float, Meta(gt=0, le=7 * 86400)] = 21600
+    """How long `backup_all` may take over all applications."""
     ready_seconds: Seconds = 300
     """How long an activated application may take to become ready; then the restore is undone."""
     poll_seconds: Annotated[float, Meta(gt=0, le=60)] = 2
