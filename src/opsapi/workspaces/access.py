@@ -10,9 +10,11 @@ from opsapi.kit.errors import ValidationFailed
 from opsapi.workspaces.model import Workspace
 from opsapi.workspaces.objects import (
     AUTOSCALER,
+    CLAIM,
     CRON_JOB,
     DAEMON_SET,
     DEPLOYMENT,
+    DISRUPTION_BUDGET,
     EVENT,
     JOB,
     KINDS,
@@ -28,6 +30,8 @@ from opsapi.workspaces.ports import AccessRule, AccessVerdict, Cluster
 _FOLLOW = ("get", "list", "watch")
 _REPLACE = ("get", "list", "delete", "create")
 _TRIVY = "aquasecurity.github.io"
+_SNAPSHOTS = "snapshot.storage.k8s.io"
+_VELERO = "velero.io"
 _TRIVY_REPORTS = {
     "vulnerability": True,
     "exposedsecret": True,
@@ -63,12 +67,26 @@ class Feature(StrEnum):
     """Find leftovers, delete them, and create them again where a cleanup is undone."""
     CLEANUP_SECRETS = "cleanup-secrets"
     """The same for Secrets. Without it they are neither read nor reported."""
+    BACKUP = "backup"
+    """Read whole what belongs to an application, for its backup."""
+    BACKUP_SECRETS = "backup-secrets"
+    """Read Secrets for backups, where `backups.secrets` is on."""
+    BACKUP_VOLUMES = "backup-volumes"
+    """Take CSI snapshots of volumes, and delete them when their backups are. Reading the contents of snapshots lets
+    them be restored in another namespace."""
+    VELERO = "velero"
+    """Have Velero back up, restore and delete, where it is installed (in its own namespace)."""
+    RESTORE = "restore"
+    """Create what a backup holds, and delete it again where the restore is undone."""
+    RESTORE_SECRETS = "restore-secrets"
+    """The same for Secrets."""
 
 
 ACTING = frozenset(
     {
         Feature.SCALE, Feature.AUTOSCALE_CONFIG, Feature.EVENTS, Feature.SECURITY_SCAN, Feature.HEAL, Feature.CLEANUP,
-        Feature.CLEANUP_SECRETS,
+        Feature.CLEANUP_SECRETS, Feature.BACKUP, Feature.BACKUP_SECRETS, Feature.BACKUP_VOLUMES, Feature.VELERO,
+        Feature.RESTORE, Feature.RESTORE_SECRETS,
     }
 )  # fmt: skip
 """What the acting credentials need, where they are separate."""
@@ -129,7 +147,44 @@ _RULES: dict[Feature, tuple[AccessRule, ...]] = {
         AccessRule("", "persistentvolumes", ("list",), False, Feature.CLEANUP.value),
     ),
     Feature.CLEANUP_SECRETS: (AccessRule("", "secrets", _REPLACE, True, Feature.CLEANUP_SECRETS.value),),
-}
+    Feature.BACKUP: (
+        *(_rule(kind, ("get",), Feature.BACKUP) for kind in (DEPLOYMENT, STATEFUL_SET, DAEMON_SET, CRON_JOB)),
+        *(_rule(kind, ("list",), Feature.BACKUP) for kind in (SERVICE, AUTOSCALER, DISRUPTION_BUDGET)),
+        _rule(CLAIM, ("get", "list"), Feature.BACKUP),
+        AccessRule("", "configmaps", ("get",), True, Feature.BACKUP.value),
+        AccessRule("", "serviceaccounts", ("get",), True, Feature.BACKUP.value),
+        AccessRule("networking.k8s.io", "ingresses", ("list",), True, Feature.BACKUP.value),
+    ),
+    Feature.BACKUP_SECRETS: (AccessRule("", "secrets", ("get",), True, Feature.BACKUP_SECRETS.value),),
+    Feature.BACKUP_VOLUMES: (
+        AccessRule(_SNAPSHOTS, "volumesnapshots", _REPLACE, True, Feature.BACKUP_VOLUMES.value),
+        AccessRule(_SNAPSHOTS, "volumesnapshotcontents", ("get",), False, Feature.BACKUP_VOLUMES.value),
+    ),
+    Feature.VELERO: (
+        AccessRule(_VELERO, "backupstoragelocations", ("list",), True, Feature.VELERO.value),
+        AccessRule(_VELERO, "podvolumebackups", ("list",), True, Feature.VELERO.value),
+        *(
+            AccessRule(_VELERO, resource, ("get", "create"), True, Feature.VELERO.value)
+            for resource in ("backups", "restores", "deletebackuprequests")
+        ),
+        AccessRule("", "configmaps", ("get", "create", "delete"), True, Feature.VELERO.value),
+    ),
+    Feature.RESTORE: (
+        AccessRule("", "namespaces", ("get",), True, Feature.RESTORE.value),
+        *(
+            _rule(kind, _REPLACE, Feature.RESTORE)
+            for kind in (
+                CLAIM, SERVICE, DEPLOYMENT, STATEFUL_SET, DAEMON_SET, CRON_JOB, AUTOSCALER, DISRUPTION_BUDGET,
+            )
+        ),
+        AccessRule("", "configmaps", _REPLACE, True, Feature.RESTORE.value),
+        AccessRule("", "serviceaccounts", _REPLACE, True, Feature.RESTORE.value),
+        AccessRule("networking.k8s.io", "ingresses", _REPLACE, True, Feature.RESTORE.value),
+        AccessRule(_SNAPSHOTS, "volumesnapshots", _REPLACE, True, Feature.RESTORE.value),
+        AccessRule(_SNAPSHOTS, "volumesnapshotcontents", _REPLACE, False, Feature.RESTORE.value),
+    ),
+    Feature.RESTORE_SECRETS: (AccessRule("", "secrets", _REPLACE, True, Feature.RESTORE_SECRETS.value),),
+}  # fmt: skip
 
 
 _OWN_NAMESPACE = AccessRule("", "namespaces", ("get",), True, Feature.READ.value)
