@@ -29,6 +29,8 @@ from opsapi.operations.settings import EngineSettings
 from opsapi.operations.work import Gate, OpenGate, StepWork
 
 _UNDO_SECONDS = 60.0
+_UNDO_TRIES = 3
+"""Times as many as a step has: what kills every worker that undoes it must not come back for ever."""
 _log = logging.getLogger(__name__)
 
 
@@ -64,9 +66,9 @@ class Execution:
         if procedure is None:
             raise LookupError(f"no procedure {operation.action} version {operation.version}")
         try:
-            if operation.approved_by is not None and not claim.taken_over:
-                await self._check_fresh(operation, procedure)
             backward = operation.error is not None or operation.rollback_requested_at is not None
+            if operation.approved_by is not None and not backward and not operation.touched:
+                await self._check_fresh(claim, procedure)
             if backward or not await self._forward(claim, procedure, stop):
                 await self._backward(claim, procedure, stop)
         except OperationStopped as stopped:
@@ -74,8 +76,10 @@ class Execution:
         except _Postponed:
             return
 
-    async def _check_fresh(self, operation: Operation, procedure: Procedure) -> None:
-        """What a person approved is what is done: planned again at the last moment. Raises OperationStopped."""
+    async def _check_fresh(self, claim: Claim, procedure: Procedure) -> None:
+        """What a person approved is what is done: planned again at the last moment, by whoever comes to do it. Raises
+        OperationStopped."""
+        operation = claim.operation
         if procedure.replan is None:
             return
         try:
@@ -83,11 +87,16 @@ class Execution:
         except OpsError as error:
             if _is_ledger(error):
                 raise
-            details = msgspec.to_builtins(error.details)
-            raise OperationStopped(Failure(code=error.code, message=error.message, details=details)) from error
+            failure, passing = _judge(error)
+            if passing and operation.attempts < self._settings.step_attempts and not self._overdue(operation):
+                await self._postpone(claim, 0, failure, operation.attempts)
+            raise OperationStopped(failure) from error
         fresh = plan_hash(proposal, operation.requested_by)
         if fresh != operation.plan_hash:
             raise OperationStopped(stale(proposal, fresh))
+
+    def _overdue(self, operation: Operation) -> bool:
+        return operation.deadline_at is not None and operation.deadline_at <= self._clock.now()
 
     async def _forward(self, claim: Claim, procedure: Procedure, stop: asyncio.Event) -> bool:
         """Whether every step succeeded; then the operation is completed."""
@@ -205,6 +214,8 @@ class Execution:
             return Undo(state=UndoState.SKIPPED, reason="this step cannot be undone")
         work = self._work(claim, await self._ledger.start_step(claim, step.position), step.position, stop)
         attempts = work.step.attempts
+        if attempts > _UNDO_TRIES * self._settings.step_attempts:
+            return Undo(state=UndoState.SKIPPED, reason=f"the step and its undo were tried {attempts - 1} times")
         try:
             async with asyncio.timeout(_UNDO_SECONDS):
                 return await known.undo(work)
@@ -220,9 +231,18 @@ class Execution:
 
     async def _stop(self, claim: Claim, procedure: Procedure, failure: Failure | None) -> None:
         operation = await self._ledger.get(claim.operation.id)
-        touched = operation is not None and operation.touched
-        outcome = Outcome.PARTIAL if touched else None
+        if operation is None:
+            raise LeaseLost
+        if failure is None and operation.error is None:
+            failure = await self._why_stopped(operation)
+        outcome = Outcome.PARTIAL if operation.touched else None
         await self._finish(claim, procedure, State.CANCELLED, outcome=outcome, error=failure)
+
+    async def _why_stopped(self, operation: Operation) -> Failure:
+        """What stands against it by now (a pause also asks what runs to stop), else that somebody cancelled it."""
+        refusal = await self._gate.refusal(operation, undo=True)
+        by = operation.cancel_requested_by
+        return refusal or Failure(code="CANCELLED", message=f"Cancelled by {by}" if by else "Cancelled")
 
 
 def _as_ended(operation: Operation, done: StepDone) -> Operation:

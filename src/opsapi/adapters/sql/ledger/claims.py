@@ -17,6 +17,10 @@ from opsapi.operations.model import Claim, Failure, State
 from opsapi.operations.signals import Signals
 from opsapi.webhooks.model import EventType
 
+_LEASES_APART = 4
+"""How many times longer one worker's lease may be set than another's, while settings are being changed."""
+_SHORT = timedelta(minutes=1)
+
 
 class Claims(LedgerBase):
     def __init__(self, database: Database, clock: Clock, signals: Signals) -> None:
@@ -30,11 +34,11 @@ class Claims(LedgerBase):
         if not self._expecting:
             async with self._db.read() as connection:
                 now = await self._now(connection)
-                if not await _next(connection, now, runnable, lock=False):
+                if not await _next(connection, now, lease, runnable, lock=False):
                     return None
         async with self._db.write() as connection:
             now = await self._now(connection)
-            operation_id = await _next(connection, now, runnable, lock=True)
+            operation_id = await _next(connection, now, lease, runnable, lock=True)
             self._expecting = operation_id is not None
             if operation_id is None:
                 return None
@@ -82,14 +86,16 @@ class Claims(LedgerBase):
             return held["cancel_requested_at"] is not None
 
     async def postpone(self, claim: Claim, position: int, failure: Failure, until: datetime) -> None:
+        """Kept by the clock that claims go by, which may be another than the caller's."""
+        now = self._clock.now()
         async with self._db.write() as connection:
             await self._hold(
                 connection,
                 claim,
-                updated_at=self._clock.now(),
+                updated_at=now,
                 lease_holder=None,
                 lease_expires_at=None,
-                not_before=until,
+                not_before=await self._now(connection) + (until - now),
             )
             await set_step(connection, claim, position, {"error": msgspec.to_builtins(failure)})
         self._signals.notify(claim.operation.id)
@@ -122,15 +128,23 @@ class Claims(LedgerBase):
 
 
 async def _next(
-    connection: AsyncConnection, now: datetime, runnable: Collection[tuple[str, int]], *, lock: bool
+    connection: AsyncConnection,
+    now: datetime,
+    lease: timedelta,
+    runnable: Collection[tuple[str, int]],
+    *,
+    lock: bool,
 ) -> str | None:
     """What waits longest: first what a dead or handing-over worker left, then what is queued.
 
-    Two statements, each along the index on (state, created_at): one with OR would sort every queued row.
+    Two statements, each along the index on (state, created_at): one with OR would sort every queued row. A lease that
+    ends later than any worker could have made it was given by a clock that has been set back since: it counts for
+    nothing, and a worker that still holds it loses it as it would any other.
     """
     can_run = sa.tuple_(OPERATION.action, OPERATION.version).in_(sorted(runnable))
     due = sa.or_(OPERATION.not_before.is_(None), OPERATION.not_before <= now)
-    left = sa.or_(OPERATION.lease_expires_at.is_(None), OPERATION.lease_expires_at <= now)
+    lease_ends = OPERATION.lease_expires_at
+    left = sa.or_(lease_ends.is_(None), lease_ends <= now, lease_ends > now + max(lease, _SHORT) * _LEASES_APART)
     for state, more in ((State.RUNNING, left), (State.QUEUED, sa.true())):
         statement = (
             sa.select(OPERATION.id)

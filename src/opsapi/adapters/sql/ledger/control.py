@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,7 +14,7 @@ from opsapi.adapters.sql.operation_rows import OPERATION, STEP, load_row
 from opsapi.adapters.sql.tables import issued_plans, operation_steps, operation_targets, operations, pauses
 from opsapi.kit.caller import Call, System
 from opsapi.kit.errors import DependencyUnavailable
-from opsapi.operations.model import FINAL, Failure, Operation, State, UndoState
+from opsapi.operations.model import FINAL, Failure, Item, Operation, State, Undo, UndoState
 from opsapi.policy.admission import Admission
 from opsapi.policy.model import EVERYWHERE, Pause, PolicySettings, TargetHistory
 
@@ -144,11 +145,22 @@ async def _ask_to_stop(connection: AsyncConnection, row: sa.RowMapping, by: Call
 
 
 async def _forget_skipped(connection: AsyncConnection, operation: Operation) -> None:
-    """What could not be undone before may be now."""
+    """What could not be undone before, of steps and of their items, may be now."""
     for step in operation.steps:
-        if step.undo is not None and step.undo.state is UndoState.SKIPPED:
-            here = sa.and_(STEP.operation_id == operation.id, STEP.position == step.position)
-            await connection.execute(sa.update(operation_steps).where(here).values(undo=None))
+        if not _skipped(step.undo):
+            continue
+        items = {key: _forgotten(item) for key, item in step.items.items()}
+        here = sa.and_(STEP.operation_id == operation.id, STEP.position == step.position)
+        values = {"undo": None, "items": msgspec.to_builtins(items)}
+        await connection.execute(sa.update(operation_steps).where(here).values(values))
+
+
+def _forgotten(item: Item) -> Item:
+    return msgspec.structs.replace(item, undo=None) if _skipped(item.undo) else item
+
+
+def _skipped(undo: Undo | None) -> bool:
+    return undo is not None and undo.state is UndoState.SKIPPED
 
 
 def _can_be_undone(operation: Operation) -> bool:
