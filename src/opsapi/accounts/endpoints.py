@@ -8,7 +8,7 @@ import msgspec
 from opsapi.accounts.administration import AccountPatch, Administration, NewAccount
 from opsapi.accounts.errors import GrantNotAllowed
 from opsapi.accounts.issuing import TokenIssuer
-from opsapi.accounts.model import Account, IssuedToken, LimitsOf, LimitState, Token
+from opsapi.accounts.model import Account, BudgetsOf, BudgetState, IssuedToken, LimitsOf, LimitState, Token
 from opsapi.accounts.ports import AccountStore
 from opsapi.kit.caller import AccountKind, Call
 from opsapi.kit.cursor import decode_cursor, encode_cursor
@@ -102,7 +102,7 @@ class TokenList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WhoAmI(msgspec.Struct, frozen=True, kw_only=True):
-    """`workspaces` null: every one. `limits`: requests a minute, and what is left of them."""
+    """`workspaces` null: every one. `limits`: requests a minute; `budgets`: what policy lets the account begin yet."""
 
     service_account_id: str
     name: str
@@ -115,6 +115,7 @@ class WhoAmI(msgspec.Struct, frozen=True, kw_only=True):
     token_id: str
     token_expires_at: datetime
     limits: list[LimitState]
+    budgets: list[BudgetState]
 
 
 class _Position(msgspec.Struct, frozen=True):
@@ -123,12 +124,18 @@ class _Position(msgspec.Struct, frozen=True):
 
 class AccountEndpoints:
     def __init__(
-        self, store: AccountStore, administration: Administration, issuer: TokenIssuer, limits_of: LimitsOf
+        self,
+        store: AccountStore,
+        administration: Administration,
+        issuer: TokenIssuer,
+        limits_of: LimitsOf,
+        budgets_of: BudgetsOf,
     ) -> None:
         self._store = store
         self._administration = administration
         self._issuer = issuer
         self._limits_of = limits_of
+        self._budgets_of = budgets_of
 
     @endpoint(
         "GET",
@@ -144,7 +151,8 @@ class AccountEndpoints:
         errors=(DependencyUnavailable,),
     )
     async def whoami(self, call: Call, _params: NoParams, _body: NoBody) -> Reply[WhoAmI]:
-        """The caller's account, permissions, the token's end, and the rate limits with what is left of them."""
+        """The caller's account, permissions, the token's end, and the rate limits and the policy's budgets with what is
+        left of them: changes that it may begin yet within the hour, and requests that may wait for a person."""
         caller = call.caller
         account = await self._administration.get(caller.account_id)
         token = await self._store.token(caller.token_id)
@@ -166,6 +174,7 @@ class AccountEndpoints:
                 token_id=token.id,
                 token_expires_at=token.expires_at,
                 limits=await self._limits_of(caller),
+                budgets=await self._budgets_of(caller),
             )
         )
 

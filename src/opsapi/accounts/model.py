@@ -93,4 +93,13 @@ class LimitState(msgspec.Struct, frozen=True, kw_only=True):
     reset: int | None = None
 
 
+class BudgetState(msgspec.Struct, frozen=True, kw_only=True):
+    """A limit of the policy and what is left of it; null where the account's kind is not held to it."""
+
+    name: str
+    limit: int | None
+    left: int | None
+
+
 LimitsOf = Callable[[Caller], Awaitable[list[LimitState]]]
+BudgetsOf = Callable[[Caller], Awaitable[list[BudgetState]]]

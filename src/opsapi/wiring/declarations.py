@@ -6,6 +6,9 @@ from opsapi.applications.changes_endpoint import ChangesEndpoints
 from opsapi.applications.reads import ApplicationReadEndpoints
 from opsapi.applications.scale_endpoint import ScaleEndpoints
 from opsapi.audit.endpoints import AuditEndpoints
+from opsapi.backups.backup_endpoint import BackupEndpoints
+from opsapi.backups.backups_endpoint import BackupReadEndpoints
+from opsapi.backups.restore_endpoint import RestoreEndpoints
 from opsapi.health.endpoints import HealthEndpoints
 from opsapi.kit.endpoint import declarations
 from opsapi.operations.control_endpoints import OperationControlEndpoints
@@ -25,6 +28,9 @@ ENDPOINT_CLASSES = (
     ChangesEndpoints,
     ScaleEndpoints,
     AutoscaleEndpoints,
+    BackupEndpoints,
+    BackupReadEndpoints,
+    RestoreEndpoints,
     FindingEndpoints,
     ScheduleEndpoints,
     PlaybookEndpoints,

@@ -45,6 +45,7 @@ from opsapi.settings.model import Settings, WorkspaceSettings
 from opsapi.settings.source import InvalidConfiguration
 from opsapi.wiring.acting import joined_acting
 from opsapi.wiring.collectors import ServiceCollector
+from opsapi.wiring.figures import AccountBudgets, WorkQueue
 from opsapi.wiring.limits import rate_limiter
 from opsapi.wiring.metrics import joined_metrics
 from opsapi.wiring.playbooks import joined_cleaning, joined_healing
@@ -124,7 +125,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             views,
             state.clock,
             database=state.database,
-            queue=state.ledger,
+            queue=WorkQueue(state.ledger, webhooks.deliveries),
             figures=times,
             unreadable=lambda: len(registry.unreadable),
         )
@@ -140,7 +141,13 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             PlaybookEndpoints(clusters, desk, registered, state.clock),
             schedules.endpoints,
             *acting.endpoints(),
-            AccountEndpoints(state.accounts, state.administration, state.issuer, CallerLimits(limiter, settings.http)),
+            AccountEndpoints(
+                state.accounts,
+                state.administration,
+                state.issuer,
+                CallerLimits(limiter, settings.http),
+                AccountBudgets(state.ledger, policy, state.clock),
+            ),
             AuditEndpoints(state.audit),
             *webhooks.endpoints(),
         ]

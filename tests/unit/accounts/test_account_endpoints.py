@@ -18,7 +18,7 @@ from opsapi.accounts.endpoints import (
     UpdateAccountBody,
 )
 from opsapi.accounts.issuing import TokenIssuer
-from opsapi.accounts.model import LimitState
+from opsapi.accounts.model import BudgetState, LimitState
 from opsapi.kit.caller import AccountKind, Call, Caller
 from opsapi.kit.endpoint import Idempotency, NoBody, NoParams, declarations
 from opsapi.kit.errors import ResourceNotFound, ValidationFailed
@@ -39,11 +39,15 @@ class World:
             Administration(self.store, self.clock, self.forgotten.append),
             TokenIssuer(self.store, self.clock, self.forgotten.append),
             self._limits_of,
+            self._budgets_of,
         )
         self.admin = add_account(
             self.store, make_account("accounts:admin", "workspace:admin", kind=AccountKind.PERSON, id="sa-admin")
         )
         self.token, self.secret = add_token(self.store, self.admin, self.clock)
+
+    async def _budgets_of(self, _caller: Caller) -> list[BudgetState]:
+        return [BudgetState(name="changes_per_hour_account", limit=10, left=7)]
 
     async def _limits_of(self, caller: Caller) -> list[LimitState]:
         return LIMITS if caller.account_id == self.admin.id else []
@@ -83,6 +87,7 @@ async def test_whoami_tells_rights_token_and_limits(world: World) -> None:
     assert reply.data.workspaces is None
     assert reply.data.token_expires_at == world.token.expires_at
     assert reply.data.limits == LIMITS
+    assert [(one.name, one.left) for one in reply.data.budgets] == [("changes_per_hour_account", 7)]
 
 
 async def test_whoami_names_the_workspaces_of_a_bound_account(world: World) -> None:

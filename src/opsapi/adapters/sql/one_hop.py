@@ -81,10 +81,11 @@ class OneHopConnection(aiosqlite.Connection):
 
 
 async def connect(database: str, **options: Any) -> OneHopConnection:
-    """As `aiosqlite.connect`, for `create_async_engine(async_creator=…)`."""
+    """As `aiosqlite.connect`, for the dialect's `async_creator_fn`."""
 
     def open_in_thread() -> sqlite3.Connection:
-        return sqlite3.connect(database, **options)
+        opened: sqlite3.Connection = sqlite3.connect(database, **options)
+        return opened
 
     connection = OneHopConnection(open_in_thread, 64)
     connection._thread.daemon = True
