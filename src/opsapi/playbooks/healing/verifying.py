@@ -16,8 +16,8 @@ from opsapi.playbooks.healing.ground import Ground, TargetFailed, kind_of, order
 from opsapi.playbooks.healing.model import HealOrder, Remedy, TargetOrder
 from opsapi.telemetry.model import Traffic, Unobserved, WorkloadSelector
 from opsapi.telemetry.ports import Metrics
-from opsapi.workspaces.objects import DAEMON_SET, POD, Workload
-from opsapi.workspaces.ports import Sync
+from opsapi.workspaces.objects import DAEMON_SET, POD, SERVICE, Service, Workload
+from opsapi.workspaces.ports import Inventory, Sync
 
 TRAFFIC_WINDOW = timedelta(minutes=5)
 MORE_ERRORS = 1.0
@@ -131,15 +131,16 @@ class Verifying:
         if worse:
             await item.fail(Failure(code="NOT_HEALED", message=f"{target.place}: {worse}", details=verified))
             return
-        seen = "error rate and latency are no worse" if "error_rate" in now else "error rate and latency not observed"
-        await item.record({"verified": verified}, f"{target.name}: {watch.seen}, held for {hold}; {seen}")
+        await item.record(
+            {"verified": verified}, f"{target.name}: {watch.seen}, held for {hold}; {_users(before, now)}"
+        )
 
     async def traffic(self, order: HealOrder, target: TargetOrder) -> dict[str, Any]:
         """`{"error_rate", "latency_p95_ms", "request_rate", "source"}`, or `{"unobserved": why}`."""
         if self._metrics is None:
             return {"unobserved": "no metrics are configured"}
         cluster = self._ground.cluster(order)
-        selector = WorkloadSelector(target.kind, target.namespace, target.name)
+        selector = _measured(cluster.inventory, target)
         answer = await self._metrics.traffic(order.workspace_id, selector, TRAFFIC_WINDOW, cluster.inventory.now())
         if isinstance(answer, Unobserved):
             return {"unobserved": answer.reason}
@@ -152,11 +153,33 @@ class Verifying:
         }
 
 
+def _measured(inventory: Inventory, target: TargetOrder) -> WorkloadSelector:
+    """The workload with the Services before it, by which ingresses count requests."""
+    pods = pods_of(inventory, kind_of(target), target.uid)
+    labels = pods[0].metadata.labels if pods else target.selector
+    services = tuple(
+        held.metadata.name
+        for held in inventory.all(SERVICE, Service, target.namespace)
+        if held.spec.selector and held.spec.selector.items() <= labels.items()
+    )
+    return WorkloadSelector(target.kind, target.namespace, target.name, services=services)
+
+
 def _before(work: StepWork, target: TargetOrder) -> dict[str, Any]:
     """As it was measured before anything was done."""
     before = (work.operation.result or {}).get("traffic_before") or {}
     found: dict[str, Any] = before.get(target.place) or {"unobserved": "it was not measured before"}
     return found
+
+
+def _users(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What is known of the users' side, in words: only what was measured both times is compared."""
+    names = {"error_rate": "error rate", "latency_p95_ms": "p95 latency"}
+    compared = [word for key, word in names.items() if before.get(key) is not None and now.get(key) is not None]
+    missing = [word for word in names.values() if word not in compared]
+    told = [f"{' and '.join(compared)} no worse"] if compared else []
+    told += [f"{' and '.join(missing)} not observed"] if missing else []
+    return ", ".join(told)
 
 
 def _worse(before: dict[str, Any], now: dict[str, Any]) -> str:
