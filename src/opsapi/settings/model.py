@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from opsapi.applications.scaling_steps import ScalingSettings
+from opsapi.backups.settings import BackupSettings
 from opsapi.http.settings import HttpSettings
 from opsapi.kit.secret import Secret
 from opsapi.operations.settings import EngineSettings
@@ -138,6 +139,7 @@ class Settings(Group, frozen=True):
     scaling: ScalingSettings = ScalingSettings()
     healing: HealingSettings = HealingSettings()
     cleaning: CleaningSettings = CleaningSettings()
+    backups: BackupSettings = BackupSettings()
     audit: AuditSettings = AuditSettings()
     operations: EngineSettings = EngineSettings()
     webhooks: WebhookSettings = WebhookSettings()

@@ -44,6 +44,7 @@ from opsapi.playbooks.registry import Playbooks
 from opsapi.settings.model import Settings, WorkspaceSettings
 from opsapi.settings.source import InvalidConfiguration
 from opsapi.wiring.acting import joined_acting
+from opsapi.wiring.backups import joined_backups
 from opsapi.wiring.collectors import ServiceCollector
 from opsapi.wiring.figures import AccountBudgets, WorkQueue
 from opsapi.wiring.limits import rate_limiter
@@ -111,13 +112,16 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         policy, procedures, desk = acting.policy, acting.procedures, acting.desk
         scanning = joined_scanning(state, clusters)
         snapshots = SqlSnapshots(state.database, sealer, state.clock)
+        applications = Applications(views)
+        backups = joined_backups(state, clusters, desk, applications, sealer, webhooks.channels.unknown)
         playbooks: list[Playbook] = [
             scanning.playbook,
             joined_healing(clusters, policy, settings, metrics),
             joined_cleaning(clusters, policy, settings, snapshots),
+            backups.playbook,
         ]
-        for playbook in playbooks:
-            procedures.register(playbook.procedure())
+        for procedure in (*(playbook.procedure() for playbook in playbooks), *backups.procedures):
+            procedures.register(procedure)
         registered = Playbooks(playbooks)
         schedules = joined_schedules(state, clusters, desk, registered)
         times = ResponseTimes()
@@ -130,7 +134,6 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             unreadable=lambda: len(registry.unreadable),
         )
         limiter, limit_collectors = await stack.enter_async_context(rate_limiter(settings.limits))
-        applications = Applications(views)
         endpoints = [
             HealthEndpoints(board),
             WorkspaceEndpoints(registry, views),
@@ -138,6 +141,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             ChangesEndpoints(changes),
             *joined_scaling(acting, clusters, applications, metrics),
             scanning.endpoints,
+            *backups.endpoints,
             PlaybookEndpoints(clusters, desk, registered, state.clock),
             schedules.endpoints,
             *acting.endpoints(),
@@ -169,7 +173,8 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         _keep_audit(stack, state, recorder, settings)
         await registry.start([workspace_of(one) for one in settings.workspaces])
         await stack.enter_async_context(board.running())
-        for job in (registry.follow(), activity.run(), state.authenticator.run(), _purge(state, snapshots)):
+        jobs = (registry.follow(), activity.run(), state.authenticator.run(), _purge(state, snapshots))
+        for job in (*jobs, backups.retention.run()):
             _background(stack, job)
         stack.push_async_callback(_quietly, state.authenticator.flush_uses)
         await stack.enter_async_context(webhooks.running())

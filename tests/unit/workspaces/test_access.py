@@ -43,12 +43,16 @@ def test_a_whole_cluster_takes_one_cluster_role() -> None:
 
 def test_no_feature_but_the_one_named_for_them_asks_for_secrets_and_none_for_everything() -> None:
     held = rights(manifest(EVERYTHING))
-    others = rights(manifest([feature for feature in EVERYTHING if feature is not Feature.CLEANUP_SECRETS]))
+    with_secrets = (Feature.CLEANUP_SECRETS, Feature.BACKUP_SECRETS, Feature.RESTORE_SECRETS)
+    others = rights(manifest([feature for feature in EVERYTHING if feature not in with_secrets]))
     assert not any(resource.startswith("secrets") for _, resource, _ in others)
     assert not any("*" in right for right in held)
     assert not any(verb in ("deletecollection", "escalate", "bind", "impersonate") for *_, verb in held)
-    cleaning = (Feature.CLEANUP, Feature.CLEANUP_SECRETS)
-    acting = rights(manifest([feature for feature in EVERYTHING if feature not in cleaning]))
+    deleting = (
+        Feature.CLEANUP, Feature.CLEANUP_SECRETS, Feature.BACKUP_VOLUMES, Feature.VELERO, Feature.RESTORE,
+        Feature.RESTORE_SECRETS,
+    )  # fmt: skip
+    acting = rights(manifest([feature for feature in EVERYTHING if feature not in deleting]))
     assert not any(verb == "delete" for *_, verb in acting)
 
 
