@@ -16,6 +16,7 @@ from opsapi.accounts.errors import (
 from opsapi.applications.autoscaling_model import AutoscaleAnswer, AutoscaleBody
 from opsapi.applications.details_model import Details
 from opsapi.applications.scaling_model import ScaleAnswer, ScaleBody
+from opsapi.backups.views import BackupAnswer, BackupBody
 from opsapi.health.model import Health
 from opsapi.kit.endpoint import declarations
 from opsapi.kit.errors import Details as ErrorDetails
@@ -28,6 +29,7 @@ from opsapi.workspaces.overview_model import Overview
 
 SPEC = Path(__file__).parent.parent / "recordings" / "spec"
 RESPONSES: dict[str, type[msgspec.Struct]] = {
+    "trigger_backup": BackupAnswer,
     "get_system_health": Health,
     "get_workspace_overview": Overview,
     "get_nodes": Nodes,
@@ -37,6 +39,7 @@ RESPONSES: dict[str, type[msgspec.Struct]] = {
     "execute_workspace_operation": OperationAnswer,
 }
 REQUESTS: dict[str, type[msgspec.Struct]] = {
+    "trigger_backup": BackupBody,
     "scale_deployment": ScaleBody,
     "auto_scale_application": AutoscaleBody,
     "execute_workspace_operation": OperationBody,
@@ -48,7 +51,6 @@ ERRORS: dict[str, tuple[type[OpsError], type[ErrorDetails]]] = {
 }
 LATER = {
     "get_ai_insights",
-    "trigger_backup",
     "analyze_performance",
     "manage_incident",
     "query_logs",
