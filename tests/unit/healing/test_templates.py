@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from opsapi.applications.errors import ManagedExternally
-from opsapi.kit.errors import PolicyDenied, PolicyRule
+from opsapi.kit.errors import InvalidState, PolicyDenied, PolicyRule
 from opsapi.operations.model import Outcome, State, UndoState
 from opsapi.operations.proposal import plan_hash
 from opsapi.playbooks.healing.model import LIMIT_RANGES, REPLICA_SETS
@@ -166,6 +166,12 @@ async def test_what_git_owns_is_refused_with_the_patch_to_commit(released: Ward)
 async def test_a_protected_application_is_refused(released: Ward) -> None:
     released.objects.merge(DEPLOYMENTS, "shop", "web", {"metadata": {"labels": {"opsapi.dev/protected": "true"}}})
     with pytest.raises(PolicyDenied):
+        await released.heal()
+
+
+async def test_a_paused_rollout_is_not_rolled_back(released: Ward) -> None:
+    released.objects.merge(DEPLOYMENTS, "shop", "web", {"spec": {"paused": True}})
+    with pytest.raises(InvalidState, match="paused"):
         await released.heal()
 
 

@@ -123,12 +123,14 @@ class TargetOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """One application's findings, and what is done about them: `remedy` null where nothing is, and `why` not."""
+    """One application's findings, the first ten of `unhealthy`, and what is done about them: `remedy` null where
+    nothing is, and `why` not."""
 
     application_id: str
     application: str
     desired: int
     ready: int
+    unhealthy: int
     remedy: Remedy | None
     why: str
     findings: tuple[PodFinding, ...]

@@ -6,7 +6,15 @@ import msgspec
 
 from opsapi.applications.errors import ManagedExternally, ManagerDetails
 from opsapi.applications.ownership import manager_of
-from opsapi.kit.errors import OpsError, PolicyDenied, PolicyDetails, PolicyRule, ValidationFailed
+from opsapi.kit.errors import (
+    InvalidState,
+    OpsError,
+    PolicyDenied,
+    PolicyDetails,
+    PolicyRule,
+    StateDetails,
+    ValidationFailed,
+)
 from opsapi.kit.permissions import Permission
 from opsapi.operations.model import Operation, workspace_lock
 from opsapi.operations.procedures import Procedure
@@ -45,6 +53,7 @@ from opsapi.workspaces.ports import Cluster, Clusters
 
 _STEPS = ((Remedy.RESTART, RESTART), (Remedy.ROLL_BACK, ROLL_BACK), (Remedy.RAISE, RAISE))
 _MOST_FOUND = 50
+_MOST_FINDINGS = 10
 
 
 class _Planned(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +119,7 @@ class HealPlaybook:
             context=context,
             targets=tuple(one.target for one in planned if one.target is not None),
             found=tuple(ill[:_MOST_FOUND]),
-            unhealthy=sum(len(one.findings) for one in ill),
+            unhealthy=sum(one.unhealthy for one in ill),
             planned_at=cluster.inventory.now(),
         )
         # Of one application that was named, what stands against it is the answer; of many, it stays in the findings.
@@ -200,6 +209,9 @@ class HealPlaybook:
         if "true" in (meta.labels.get(label), around.get(label)):
             details = PolicyDetails(rule=PolicyRule.PROTECTED_LABEL, alternatives=[f"have the label {label} removed"])
             return PolicyDenied(f"The label {label} protects {meta.name} from changes", details)
+        if choice.remedy is not Remedy.RESTART and candidate.workload.spec.paused:
+            state = StateDetails(resource_id=component.id, state="paused")
+            return InvalidState(f"The rollout of {meta.name} is paused: nothing that is written takes effect", state)
         manager = manager_of(meta)
         waived = settings.waived(PolicyRule.MANAGED_EXTERNALLY, subject.account_id, subject.workspace_id)
         if choice.remedy is Remedy.RESTART or manager is None or waived:
@@ -336,7 +348,8 @@ def _found(component: Component, candidate: Candidate | None, why: str, remedy: 
         ready=diagnosis.ready if diagnosis is not None else 0,
         remedy=remedy,
         why=why,
-        findings=diagnosis.findings if diagnosis is not None else (),
+        unhealthy=len(diagnosis.findings) if diagnosis is not None else 0,
+        findings=diagnosis.findings[:_MOST_FINDINGS] if diagnosis is not None else (),
     )
 
 
