@@ -2,7 +2,7 @@
 
 from opsapi.kit.errors import DependencyUnavailable
 from opsapi.operations.errors import StepFailed
-from opsapi.operations.work import StepWork
+from opsapi.operations.work import ItemWork, StepWork
 from opsapi.policy.book import PolicyBook
 from opsapi.policy.evaluation import judge_mode
 from opsapi.policy.model import Subject
@@ -51,3 +51,9 @@ async def settle(work: StepWork, error: DependencyUnavailable) -> None:
     """A write that never left is certain not to have happened; of one that did, the next try looks for the effect."""
     if not isinstance(error, OutcomeUnknown):
         await work.withdraw()
+
+
+async def settle_item(item: ItemWork, error: DependencyUnavailable) -> None:
+    """As `settle`, for one item of a step."""
+    if not isinstance(error, OutcomeUnknown):
+        await item.withdraw()

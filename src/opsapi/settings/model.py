@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from opsapi.applications.costs import CostSettings
 from opsapi.applications.scaling_steps import ScalingSettings
 from opsapi.backups.settings import BackupSettings
 from opsapi.http.settings import HttpSettings
@@ -14,6 +15,7 @@ from opsapi.kit.secret import Secret
 from opsapi.operations.settings import EngineSettings
 from opsapi.playbooks.cleaning.model import CleaningSettings
 from opsapi.playbooks.healing.model import HealingSettings
+from opsapi.playbooks.optimizing.model import OptimizingSettings
 from opsapi.policy.model import PolicySettings
 from opsapi.telemetry.settings import MetricsSettings
 from opsapi.webhooks.settings import WebhookSettings
@@ -138,6 +140,8 @@ class Settings(Group, frozen=True):
     runs. A file with a mistake changes nothing, and `GET /policy` says so."""
     scaling: ScalingSettings = ScalingSettings()
     healing: HealingSettings = HealingSettings()
+    optimizing: OptimizingSettings = OptimizingSettings()
+    costs: CostSettings = CostSettings()
     cleaning: CleaningSettings = CleaningSettings()
     backups: BackupSettings = BackupSettings()
     audit: AuditSettings = AuditSettings()

@@ -4,12 +4,17 @@ from opsapi.adapters.kubernetes.clusters import KubernetesClusters
 from opsapi.adapters.kubernetes.objects import KubernetesObjects
 from opsapi.adapters.kubernetes.workloads import KubernetesWorkloads
 from opsapi.adapters.sql.cleanup import SqlSnapshots
+from opsapi.applications.effects import Permitted
 from opsapi.playbooks.cleaning.gathering import Gathering
 from opsapi.playbooks.cleaning.planning import CleanPlaybook
 from opsapi.playbooks.cleaning.steps import CleaningSteps
 from opsapi.playbooks.healing.facts import HealingFacts
 from opsapi.playbooks.healing.planning import HealPlaybook
 from opsapi.playbooks.healing.steps import HealingSteps
+from opsapi.playbooks.optimizing.gathering import Gatherer
+from opsapi.playbooks.optimizing.playbook import OptimizeResources
+from opsapi.playbooks.optimizing.steps import OptimizeSteps
+from opsapi.playbooks.optimizing.verifying import Verifier
 from opsapi.policy.book import PolicyBook
 from opsapi.settings.model import Settings
 from opsapi.telemetry.ports import Metrics
@@ -31,3 +36,13 @@ def joined_cleaning(
     gathering = Gathering(objects)
     steps = CleaningSteps(clusters, objects, gathering, snapshots, policy)
     return CleanPlaybook(clusters, gathering, snapshots, policy, steps, settings.cleaning)
+
+
+def joined_optimizing(
+    clusters: KubernetesClusters, policy: PolicyBook, settings: Settings, metrics: Metrics
+) -> OptimizeResources:
+    objects, workloads = KubernetesObjects(clusters), KubernetesWorkloads(clusters)
+    gatherer = Gatherer(objects, metrics, settings.costs, settings.optimizing)
+    verifier = Verifier(clusters, workloads, metrics, settings.optimizing)
+    steps = OptimizeSteps(objects, workloads, gatherer, verifier, Permitted(clusters, policy), policy)
+    return OptimizeResources(clusters, gatherer, steps, policy, settings.costs, settings.optimizing)

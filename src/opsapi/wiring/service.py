@@ -49,7 +49,7 @@ from opsapi.wiring.collectors import ServiceCollector
 from opsapi.wiring.figures import AccountBudgets, WorkQueue
 from opsapi.wiring.limits import rate_limiter
 from opsapi.wiring.metrics import joined_metrics
-from opsapi.wiring.playbooks import joined_cleaning, joined_healing
+from opsapi.wiring.playbooks import joined_cleaning, joined_healing, joined_optimizing
 from opsapi.wiring.scaling import joined_scaling
 from opsapi.wiring.scanning import joined_scanning
 from opsapi.wiring.schedules import joined_schedules
@@ -117,6 +117,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         playbooks: list[Playbook] = [
             scanning.playbook,
             joined_healing(clusters, policy, settings, metrics),
+            joined_optimizing(clusters, policy, settings, metrics),
             joined_cleaning(clusters, policy, settings, snapshots),
             backups.playbook,
         ]

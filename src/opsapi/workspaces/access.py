@@ -55,7 +55,7 @@ class Feature(StrEnum):
     SCALE = "scale"
     """Change replicas through the scale subresource."""
     AUTOSCALE_CONFIG = "autoscale-config"
-    """Create and change HorizontalPodAutoscalers."""
+    """Create and change HorizontalPodAutoscalers, and the bounds of KEDA's ScaledObjects."""
     EVENTS = "events"
     """Leave a Kubernetes Event that names the operation and the account behind each of our own writes."""
     SECURITY_SCAN = "security-scan"
@@ -63,6 +63,8 @@ class Feature(StrEnum):
 
     HEAL = "heal"
     """Evict pods, and change the templates of Deployments, StatefulSets and DaemonSets (rollback, memory limits)."""
+    OPTIMIZE = "optimize"
+    """Change the requests and limits in the templates of Deployments, StatefulSets and DaemonSets."""
     CLEANUP = "cleanup"
     """Find leftovers, delete them, and create them again where a cleanup is undone."""
     CLEANUP_SECRETS = "cleanup-secrets"
@@ -84,8 +86,8 @@ class Feature(StrEnum):
 
 ACTING = frozenset(
     {
-        Feature.SCALE, Feature.AUTOSCALE_CONFIG, Feature.EVENTS, Feature.SECURITY_SCAN, Feature.HEAL, Feature.CLEANUP,
-        Feature.CLEANUP_SECRETS, Feature.BACKUP, Feature.BACKUP_SECRETS, Feature.BACKUP_VOLUMES, Feature.VELERO,
+        Feature.SCALE, Feature.AUTOSCALE_CONFIG, Feature.EVENTS, Feature.SECURITY_SCAN, Feature.HEAL, Feature.OPTIMIZE,
+        Feature.CLEANUP, Feature.CLEANUP_SECRETS, Feature.BACKUP, Feature.BACKUP_SECRETS, Feature.BACKUP_VOLUMES, Feature.VELERO,
         Feature.RESTORE, Feature.RESTORE_SECRETS,
     }
 )  # fmt: skip
@@ -133,6 +135,9 @@ _RULES: dict[Feature, tuple[AccessRule, ...]] = {
         _rule(REPLICA_SET, ("get",), Feature.HEAL),
         AccessRule("apps", "controllerrevisions", ("get", "list"), True, Feature.HEAL.value),
         AccessRule("", "limitranges", ("list",), True, Feature.HEAL.value),
+    ),
+    Feature.OPTIMIZE: tuple(
+        _rule(kind, ("get", "patch"), Feature.OPTIMIZE) for kind in (DEPLOYMENT, STATEFUL_SET, DAEMON_SET)
     ),
     Feature.CLEANUP: (
         *(

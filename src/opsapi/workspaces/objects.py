@@ -360,6 +360,7 @@ class ResourceMetric(KubernetesObject, frozen=True):
 class MetricSpec(KubernetesObject, frozen=True):
     type: str = ""
     resource: ResourceMetric | None = None
+    container_resource: ResourceMetric | None = None
 
 
 class ScalingRules(KubernetesObject, frozen=True):
