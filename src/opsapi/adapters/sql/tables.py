@@ -525,3 +525,105 @@ cleanup_snapshots = sa.Table(
     sa.Column("key_id", sa.String(16), nullable=False),
 )
 """Each object as it was before a cleanup deleted it; Secrets are among them, so all of it is ciphertext."""
+
+incidents = sa.Table(
+    "incidents",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("workspace_id", ID, nullable=False),
+    sa.Column("type", NAME, nullable=False),
+    sa.Column("severity", WORD, nullable=False),
+    sa.Column("state", WORD, nullable=False),
+    sa.Column("rank", sa.Integer, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("source", WORD, nullable=False),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("description", sa.Text, nullable=False),
+    sa.Column("affected_applications", JSON, nullable=False),
+    sa.Column("symptoms", JSON, nullable=False),
+    sa.Column("created_by", ID, nullable=False),
+    sa.Column("opened_at", UtcDateTime, nullable=False),
+    sa.Column("fired_at", UtcDateTime, nullable=False),
+    sa.Column("last_seen_at", UtcDateTime, nullable=False),
+    sa.Column("acknowledged_at", UtcDateTime),
+    sa.Column("acknowledged_by", ID),
+    sa.Column("escalated_at", UtcDateTime),
+    sa.Column("resolved_at", UtcDateTime),
+    sa.Column("resolved_by", ID),
+    sa.Column("merged_into", ID),
+    sa.Column("alerts_firing", sa.Integer, nullable=False),
+    sa.Column("alerts_total", sa.Integer, nullable=False),
+    sa.Column("alerts_unknown", sa.Boolean, nullable=False),
+    sa.Column("entries", sa.Integer, nullable=False),
+    sa.CheckConstraint("state IN ('firing', 'acknowledged', 'escalated', 'resolved', 'merged')", name="state"),
+    sa.CheckConstraint("severity IN ('critical', 'high', 'medium', 'low')", name="severity"),
+    sa.CheckConstraint("(state = 'resolved') = (resolved_at IS NOT NULL)", name="resolved"),
+    sa.CheckConstraint("(state = 'merged') = (merged_into IS NOT NULL)", name="merged"),
+    sa.CheckConstraint("state <> 'acknowledged' OR acknowledged_at IS NOT NULL", name="acknowledged"),
+    sa.CheckConstraint("state <> 'escalated' OR escalated_at IS NOT NULL", name="escalated"),
+    sa.CheckConstraint("state NOT IN ('resolved', 'merged') OR alerts_firing = 0", name="quiet"),
+    sa.Index("ix_incidents_worst", "rank", "opened_at", "id"),
+    sa.Index("ix_incidents_workspace", "workspace_id", "rank", "opened_at"),
+    sa.Index("ix_incidents_firing", "state", "fired_at"),
+)
+"""`revision` grows with every transition, and a transition states the one that it saw. `rank` orders lists: open before
+closed, then by severity."""
+
+incident_applications = sa.Table(
+    "incident_applications",
+    metadata,
+    sa.Column("incident_id", ID, sa.ForeignKey("incidents.id"), primary_key=True),
+    sa.Column("application_id", NAME, primary_key=True),
+    sa.Index("ix_incident_applications_application", "application_id"),
+)
+"""The incident's list once more, to find by."""
+
+incident_keys = sa.Table(
+    "incident_keys",
+    metadata,
+    sa.Column("workspace_id", ID, primary_key=True),
+    sa.Column("key", sa.String(120), primary_key=True),
+    sa.Column("incident_id", ID, sa.ForeignKey("incidents.id"), nullable=False, index=True),
+)
+"""A fingerprint, a group or a caller's key leads to one incident of its workspace, the latest: nothing opens twice."""
+
+incident_alerts = sa.Table(
+    "incident_alerts",
+    metadata,
+    sa.Column("incident_id", ID, sa.ForeignKey("incidents.id"), primary_key=True),
+    sa.Column("fingerprint", sa.String(64), primary_key=True),
+    sa.Column("status", WORD, nullable=False),
+    sa.Column("severity", WORD, nullable=False),
+    sa.Column("rank", sa.Integer, nullable=False),
+    sa.Column("labels", JSON, nullable=False),
+    sa.Column("annotations", JSON, nullable=False),
+    sa.Column("starts_at", UtcDateTime, nullable=False),
+    sa.Column("ends_at", UtcDateTime),
+    sa.Column("application_id", NAME),
+    sa.CheckConstraint("status IN ('firing', 'resolved')", name="status"),
+)
+"""`rank` orders lists: firing before resolved, then by severity."""
+
+incident_entries = sa.Table(
+    "incident_entries",
+    metadata,
+    sa.Column("incident_id", ID, sa.ForeignKey("incidents.id"), primary_key=True),
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("kind", WORD, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Column("actor", ID, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("details", JSON, nullable=False),
+)
+"""The timeline; it is only ever added to."""
+
+incident_operations = sa.Table(
+    "incident_operations",
+    metadata,
+    sa.Column("operation_id", ID, primary_key=True),
+    sa.Column("incident_id", ID, sa.ForeignKey("incidents.id"), nullable=False, index=True),
+    sa.Column("linked_at", UtcDateTime, nullable=False),
+    sa.Column("settled_at", UtcDateTime),
+    sa.Index("ix_incident_operations_unsettled", "settled_at", "linked_at"),
+)
+"""`settled_at`: when the timeline was told how it ended."""
