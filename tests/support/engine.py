@@ -140,9 +140,7 @@ class Room:
             self.procedures.register(self.steps.procedure(version, replan))
         self.gate = AccountGate(self.accounts, self.clusters, self.ledger)
         settings = settings or EngineSettings(step_attempts=4, backoff_seconds=1)
-        self.execution = Execution(
-            self.ledger, self.procedures, self.clock, settings, self.clock.sleep, gate=self.gate
-        )
+        self.execution = Execution(self.ledger, self.procedures, self.clock, settings, self.clock.sleep, gate=self.gate)
 
     async def begin(self, resource: str = "app-1", *, call: Call | None = None, **changes: object) -> Operation:
         key = lock_key("ws-123", resource)
@@ -159,9 +157,12 @@ class Room:
         return await self.ledger.begin(new, call, locks={key}, admission=asked)
 
     def admission(self, resource: str = "app-1", *, waits: bool = False, exempt: bool = False) -> Admission:
+        return Admission(self.ask(resource, self.clock.now()), UNHURRIED, waits=waits, exempt=exempt)
+
+    @staticmethod
+    def ask(resource: str, at: datetime) -> Ask:
         subject = Subject(ACCOUNT, AccountKind.AGENT, "ws-123", "act")
-        ask = Ask(subject=subject, action="scale", at=self.clock.now(), targets=(lock_key("ws-123", resource),))
-        return Admission(ask, UNHURRIED, waits=waits, exempt=exempt)
+        return Ask(subject=subject, action="scale", at=at, targets=(lock_key("ws-123", resource),))
 
     async def reopen(self, operation: Operation) -> Operation:
         asked = self.admission(operation.resource_id, exempt=True)

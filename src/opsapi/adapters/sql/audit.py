@@ -65,18 +65,19 @@ async def insert_call(
     at: datetime,
     resource: str | None = None,
     reason: str | None = None,
+    workspace_id: str | None = None,
+    operation_id: str | None = None,
 ) -> None:
     """The entry of a mutation: of a call (`now` as in `entry_from`), or of what the system does at `at`."""
+    trail = by.audit if isinstance(by, Call) else AuditTrail()
+    trail.resource = trail.resource if resource is None else resource
+    trail.reason = trail.reason if reason is None else reason
+    trail.workspace_id = trail.workspace_id if workspace_id is None else workspace_id
+    trail.operation_id = trail.operation_id if operation_id is None else operation_id
     if isinstance(by, Call):
-        if resource is not None:
-            by.audit.resource = resource
-        if reason is not None:
-            by.audit.reason = reason
         await insert_entry(connection, entry_from(by, status, now=now))
     else:
-        await insert_entry(
-            connection, system_entry(by, status, at=at, trail=AuditTrail(resource=resource, reason=reason))
-        )
+        await insert_entry(connection, system_entry(by, status, at=at, trail=trail))
 
 
 class SqlAuditStore:

@@ -127,10 +127,15 @@ class LedgerBase:
         self, connection: AsyncConnection, by: Call | System, operation: Operation, now: datetime
     ) -> None:
         """What a caller did to an operation, in the transaction that does it."""
-        if isinstance(by, Call):
-            by.audit.workspace_id, by.audit.operation_id = operation.workspace_id, operation.id
         await insert_call(
-            connection, by, 200, now=self._clock.monotonic(), at=now, resource=f"operation/{operation.id}"
+            connection,
+            by,
+            200,
+            now=self._clock.monotonic(),
+            at=now,
+            resource=f"operation/{operation.id}",
+            workspace_id=operation.workspace_id,
+            operation_id=operation.id,
         )
 
     def _changed(self, by: Call | System, operation: Operation) -> Operation:

@@ -80,11 +80,7 @@ class Control(LedgerBase):
             held = sa.select(pauses).where(pauses.c.scope == scope)
             pause = pause_of((await connection.execute(held)).mappings().one())
             stopped = await self._stop_all(connection, where, by, now)
-            if isinstance(by, Call):
-                by.audit.workspace_id = None if scope == EVERYWHERE else scope
-            await insert_call(
-                connection, by, 200, now=self._clock.monotonic(), at=now, resource=f"pause/{scope}", reason=reason
-            )
+            await self._audit_pause(connection, by, scope, reason, now)
         self._stopped(by, stopped)
         return pause
 
@@ -105,11 +101,23 @@ class Control(LedgerBase):
         now = self._clock.now()
         async with self._db.write() as connection:
             gone = await connection.execute(sa.delete(pauses).where(pauses.c.scope == scope))
-            if isinstance(by, Call):
-                by.audit.workspace_id = None if scope == EVERYWHERE else scope
-            await insert_call(connection, by, 200, now=self._clock.monotonic(), at=now, resource=f"pause/{scope}")
+            await self._audit_pause(connection, by, scope, None, now)
         self._stopped(by, [])
         return gone.rowcount == 1
+
+    async def _audit_pause(
+        self, connection: AsyncConnection, by: Call | System, scope: str, reason: str | None, now: datetime
+    ) -> None:
+        await insert_call(
+            connection,
+            by,
+            200,
+            now=self._clock.monotonic(),
+            at=now,
+            resource=f"pause/{scope}",
+            reason=reason,
+            workspace_id=None if scope == EVERYWHERE else scope,
+        )
 
     def _stopped(self, by: Call | System, operation_ids: list[str]) -> None:
         if isinstance(by, Call):
