@@ -13,10 +13,7 @@ from opsapi.adapters.sql.engine import Database
 from opsapi.adapters.sql.ledger import SqlLedger
 from opsapi.adapters.sql.tables import audit_entries
 from opsapi.backups.model import (
-    Backup,
-    BackupType,
     Ended,
-    Engine,
     Held,
     LeftOut,
     Snapshot,
@@ -28,21 +25,10 @@ from opsapi.kit.caller import System
 from opsapi.operations.model import Failure, State
 from opsapi.operations.signals import Signals
 from support.acting import NOON, SetClock, make_call, make_new_operation
-from support.backup_stores import FakeRecords
+from support.backup_stores import FakeRecords, make_backup
 
 LATER = NOON + timedelta(hours=1)
 BY = System(origin="backups", action="expire")
-
-
-def make_backup(backup_id: str = "backup-1", **changes: Any) -> Backup:
-    held: dict[str, Any] = {
-        "id": backup_id, "workspace_id": "ws-123", "application_id": "app-1", "kind": "Deployment", "namespace": "shop",
-        "name": "web", "uid": "uid-web", "engine": Engine.MANIFESTS, "status": Status.IN_PROGRESS,
-        "backup_type": BackupType.AUTOMATED, "retention_policy": "standard", "include_volumes": True,
-        "reason": "pre_deployment_backup", "requested_by": "sa-agent", "operation_id": "op-1",
-        "location": f"ws-123/{backup_id}", "created_at": NOON,
-    }  # fmt: skip
-    return Backup(**(held | changes))
 
 
 ENDED = Ended(

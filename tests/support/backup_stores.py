@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from msgspec.structs import asdict, replace
 
-from opsapi.backups.model import Backup, Ended, Status
+from opsapi.backups.model import Backup, BackupType, Ended, Engine, Status
 from opsapi.backups.ports import BackupFilter, Missing, Stored
 from opsapi.kit.caller import System
 from opsapi.kit.errors import DependencyUnavailable
 from opsapi.operations.model import Failure
+from support.acting import NOON
 
 
 class FakeStore:
@@ -122,3 +124,14 @@ class FakeRecords:
         if backup.status is Status.IN_PROGRESS and backup.operation_id in self.ended:
             return replace(backup, status=Status.FAILED, error=self.ended[backup.operation_id])
         return backup
+
+
+def make_backup(backup_id: str = "backup-1", **changes: Any) -> Backup:
+    held: dict[str, Any] = {
+        "id": backup_id, "workspace_id": "ws-123", "application_id": "app-1", "kind": "Deployment", "namespace": "shop",
+        "name": "web", "uid": "uid-web", "engine": Engine.MANIFESTS, "status": Status.IN_PROGRESS,
+        "backup_type": BackupType.AUTOMATED, "retention_policy": "standard", "include_volumes": True,
+        "reason": "pre_deployment_backup", "requested_by": "sa-agent", "operation_id": "op-1",
+        "location": f"ws-123/{backup_id}", "created_at": NOON,
+    }  # fmt: skip
+    return Backup(**(held | changes))
