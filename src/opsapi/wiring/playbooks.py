@@ -43,6 +43,6 @@ def joined_optimizing(
 ) -> OptimizeResources:
     objects, workloads = KubernetesObjects(clusters), KubernetesWorkloads(clusters)
     gatherer = Gatherer(objects, metrics, settings.costs, settings.optimizing)
-    verifier = Verifier(clusters, workloads, metrics, settings.optimizing)
+    verifier = Verifier(clusters, gatherer, metrics, settings.optimizing)
     steps = OptimizeSteps(objects, workloads, gatherer, verifier, Permitted(clusters, policy), policy)
     return OptimizeResources(clusters, gatherer, steps, policy, settings.costs, settings.optimizing)

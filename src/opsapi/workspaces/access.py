@@ -87,8 +87,8 @@ class Feature(StrEnum):
 ACTING = frozenset(
     {
         Feature.SCALE, Feature.AUTOSCALE_CONFIG, Feature.EVENTS, Feature.SECURITY_SCAN, Feature.HEAL, Feature.OPTIMIZE,
-        Feature.CLEANUP, Feature.CLEANUP_SECRETS, Feature.BACKUP, Feature.BACKUP_SECRETS, Feature.BACKUP_VOLUMES, Feature.VELERO,
-        Feature.RESTORE, Feature.RESTORE_SECRETS,
+        Feature.CLEANUP, Feature.CLEANUP_SECRETS, Feature.BACKUP, Feature.BACKUP_SECRETS, Feature.BACKUP_VOLUMES,
+        Feature.VELERO, Feature.RESTORE, Feature.RESTORE_SECRETS,
     }
 )  # fmt: skip
 """What the acting credentials need, where they are separate."""

@@ -6,10 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 from opsapi.applications.measuring import running_pods, selector_of
-from opsapi.applications.ports import WorkloadRef, Workloads
+from opsapi.applications.ports import WorkloadRef
 from opsapi.kit.errors import DependencyUnavailable
 from opsapi.operations.errors import StepFailed
 from opsapi.operations.work import StepWork
+from opsapi.playbooks.optimizing.gathering import Gatherer
 from opsapi.playbooks.optimizing.model import AppOrder, OptimizingSettings, same
 from opsapi.playbooks.optimizing.patches import stands
 from opsapi.playbooks.optimizing.recommending import quantities_of
@@ -17,7 +18,6 @@ from opsapi.telemetry.model import Unobserved
 from opsapi.telemetry.ports import Metrics
 from opsapi.workspaces.objects import DAEMON_SET, Pod, PodTemplate, Workload
 from opsapi.workspaces.ports import Cluster, Clusters
-from opsapi.workspaces.writing import TargetGone, WriteConflict, WriteRefused
 
 MORE_ERRORS = 1.0
 """Percentage points by which the error rate may be higher than before."""
@@ -38,11 +38,9 @@ class NotStood(Exception):
 
 
 class Verifier:
-    def __init__(
-        self, clusters: Clusters, workloads: Workloads, metrics: Metrics, settings: OptimizingSettings
-    ) -> None:
+    def __init__(self, clusters: Clusters, gatherer: Gatherer, metrics: Metrics, settings: OptimizingSettings) -> None:
         self._clusters = clusters
-        self._workloads = workloads
+        self._gatherer = gatherer
         self._metrics = metrics
         self._settings = settings
 
@@ -96,11 +94,11 @@ class Verifier:
     async def _look(self, work: StepWork, app: AppOrder) -> Workload | None:
         """None where the cluster does not answer. Raises NotStood where it is gone, or was changed by others."""
         try:
-            held = await self._workloads.read_workload(app.ref(work.operation.workspace_id))
+            held = await self._gatherer.read(app.key(work.operation.workspace_id))
         except DependencyUnavailable:
             return None
-        except (TargetGone, WriteConflict, WriteRefused) as error:
-            raise NotStood("TARGET_GONE", f"{app.place} was deleted or replaced meanwhile") from error
+        if held is None:
+            raise NotStood("TARGET_GONE", f"{app.place} was deleted or replaced meanwhile")
         if not stands(held, {one.name: one.after for one in app.containers}):
             raise NotStood("CHANGED_MEANWHILE", f"Somebody else changed the resources of {app.place}")
         return held
