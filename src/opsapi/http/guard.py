@@ -4,6 +4,8 @@ Every refusal has counted the request somewhere, so that every answer can say wh
 failed logins by client address, unknown or invisible ids by account, all else by the endpoint's limit class.
 """
 
+import base64
+import binascii
 import ipaddress
 import re
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ from opsapi.kit.permissions import UNBOUND_ONLY
 
 _PRINTABLE = re.compile(rb"[\x21-\x7e]{1,128}")
 _ACCOUNT_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_TOKEN = re.compile(rb"[\x21-\x7e]{1,512}")
+_BASIC = re.compile(rb"[Bb][Aa][Ss][Ii][Cc] +([A-Za-z0-9+/=]{4,1024})")
 _BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([\x21-\x7e]{1,512})")
 _INVISIBLE = "unknown or invisible ids"
 
@@ -40,16 +44,33 @@ class Credentials:
     token: str
 
 
-def credentials(headers: dict[bytes, bytes]) -> Credentials:
-    """`Authorization: Bearer` and `X-Service-Account`, both. Raises InvalidServiceAccount."""
+def credentials(headers: dict[bytes, bytes], *, basic: bool = False) -> Credentials:
+    """`Authorization: Bearer` and `X-Service-Account`, both; with `basic`, `Authorization: Basic` alone as well.
+
+    Raises InvalidServiceAccount.
+    """
     authorization = headers.get(b"authorization", b"")
     account = headers.get(b"x-service-account", b"")
     known = _ACCOUNT_ID.fullmatch(account) is not None
+    if basic and (encoded := _BASIC.fullmatch(authorization)) is not None:
+        return _basic(encoded[1], account)
     bearer = _BEARER.fullmatch(authorization)
     if bearer is not None and known:
         return Credentials(account.decode(), bearer[1].decode())
     given = authorization.strip().lower() not in (b"", b"bearer") and account
     raise InvalidServiceAccount(account.decode() if known else "", "malformed" if given else "missing")
+
+
+def _basic(encoded: bytes, header: bytes) -> Credentials:
+    """RFC 7617, with the account's id as the user and its token as the password."""
+    try:
+        account, colon, token = base64.b64decode(encoded, validate=True).partition(b":")
+    except binascii.Error:
+        raise InvalidServiceAccount("", "malformed") from None
+    known = _ACCOUNT_ID.fullmatch(account) is not None
+    if not (known and colon and _TOKEN.fullmatch(token) and header in (b"", account)):
+        raise InvalidServiceAccount(account.decode() if known else "", "malformed")
+    return Credentials(account.decode(), token.decode())
 
 
 def _network(address: str) -> str:
@@ -74,14 +95,14 @@ class Guard:
         self._max_headers = settings.header_max_count
         self._max_header_bytes = settings.header_max_bytes
 
-    async def authenticate(self, exchange: Exchange, headers: list[Header]) -> Caller:
+    async def authenticate(self, exchange: Exchange, headers: list[Header], *, basic: bool = False) -> Caller:
         """Valid credentials always pass, however many failed before from the same address.
 
         Raises InvalidServiceAccount, IpNotAllowed, HeadersTooLarge, ValidationFailed, RateLimitExceeded.
         """
         try:
             check_head(headers, exchange, max_count=self._max_headers, max_bytes=self._max_header_bytes)
-            given = credentials(exchange.headers)
+            given = credentials(exchange.headers, basic=basic)
             exchange.claimed_account = given.account_id
             caller = await self._authenticator.authenticate(
                 given.account_id,

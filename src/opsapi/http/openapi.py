@@ -19,6 +19,14 @@ from opsapi.kit.errors import OpsError
 
 _REF = "#/components/schemas/{name}"
 _SECURITY: list[dict[str, list[str]]] = [{"serviceAccountToken": [], "serviceAccountId": []}]
+_OR_BASIC: list[dict[str, list[str]]] = [*_SECURITY, {"serviceAccountBasic": []}]
+_BASIC_SCHEME = {
+    "serviceAccountBasic": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "The account's id and its token, where an operation names this.",
+    }
+}
 _ABOUT = (
     "The guarded control surface through which AI agents, services and automation see and operate Kubernetes "
     "workspaces. Every call needs both headers: `Authorization: Bearer <token>` and `X-Service-Account: <id>`. "
@@ -64,6 +72,7 @@ class _Schemas:
     """All types of all declarations in one run of msgspec, so that names are unique over the document."""
 
     def __init__(self, declarations: Sequence[Endpoint]) -> None:
+        self._basic = any(each.basic_auth for each in declarations)
         self.errors = ErrorSchemas(error for each in declarations for error in failures_of(each))
         types: list[Any] = [Meta, *self.errors.details_types]
         for each in declarations:
@@ -112,7 +121,8 @@ class _Schemas:
                     "name": "X-Service-Account",
                     "description": "The account's id. Needed together with `serviceAccountToken`.",
                 },
-            },
+            }
+            | (_BASIC_SCHEME if self._basic else {}),
         }
 
 
@@ -123,7 +133,7 @@ def _operation(declared: Endpoint, schemas: _Schemas, settings: HttpSettings) ->
         "summary": declared.summary,
         "description": _description(declared, per_minute),
         "tags": [declared.tag],
-        "security": _SECURITY,
+        "security": _OR_BASIC if declared.basic_auth else _SECURITY,
         "parameters": _parameters(declared, schemas),
         "responses": _responses(declared, schemas),
         "x-permission": declared.permission and str(declared.permission),

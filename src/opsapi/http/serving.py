@@ -55,14 +55,15 @@ class Serving:
             await guard.stand(exchange)
             raise
         match = self._router.match(exchange.raw_path)
-        await guard.authenticate(exchange, scope["headers"])
+        route = None if match is None else match.methods.get("GET" if exchange.method == "HEAD" else exchange.method)
+        basic = route is not None and route.declaration.basic_auth
+        await guard.authenticate(exchange, scope["headers"], basic=basic)
         if match is not None and exchange.method == "OPTIONS":
             return await self._options(exchange, match)
         document = self._documents.get(exchange.raw_path)
         if document is not None and exchange.method in ("GET", "HEAD"):
             await guard.count(exchange, OTHER, self._other_per_minute)
             return document
-        route = None if match is None else match.methods.get("GET" if exchange.method == "HEAD" else exchange.method)
         if match is None or route is None:
             await guard.refuse(exchange, match)
         exchange.route = route

@@ -65,8 +65,9 @@ WORKSPACE_OPERATIONS = LimitClass("workspace_operations", 50, scoped=True)
 APPLICATION_OPERATIONS = LimitClass("application_operations", 30, scoped=True)
 LOG_QUERIES = LimitClass("log_queries", 20)
 OPERATION_READS = LimitClass("operation_reads", 300)
+ALERTS = LimitClass("alerts", 600)
 OTHER = LimitClass("other", 100)
-LIMIT_CLASSES = (HEALTH, WORKSPACE_OPERATIONS, APPLICATION_OPERATIONS, LOG_QUERIES, OPERATION_READS, OTHER)
+LIMIT_CLASSES = (HEALTH, WORKSPACE_OPERATIONS, APPLICATION_OPERATIONS, LOG_QUERIES, OPERATION_READS, ALERTS, OTHER)
 """Defaults; the configuration may set others by name."""
 
 
@@ -174,6 +175,8 @@ class Endpoint:
     audit_reads: bool = True
     streams: bool = False
     """Answers an EventStream of `answer`s."""
+    basic_auth: bool = False
+    """Takes `Authorization: Basic` with `account:token` as well, for clients that can send no other headers."""
 
 
 @dataclass(frozen=True, slots=True)
