@@ -108,7 +108,7 @@ class OptimizeStage:
         self.clock = clock or SetClock()
         self.inventory = FakeInventory()
         self.clusters = FakeClusters(FakeCluster(make_workspace(), self.inventory))
-        self.objects = FakeObjects(self.inventory)
+        self.objects = self.make_objects()
         self.objects.after = self._rolled_out
         self.workloads = FakeWorkloads()
         self.metrics = FakeMetrics()
@@ -133,12 +133,18 @@ class OptimizeStage:
             self.clock.sleep,
         )
 
+    def make_objects(self) -> FakeObjects:
+        return FakeObjects(self.inventory)
+
     def run(self, name: str = "web", *containers: JsonObject, **changes: Any) -> None:
         self.objects.put(DEPLOYMENTS, deployment(name, *containers, **changes))
+        self.own(name)
+        self._pods(name)
+
+    def own(self, name: str) -> None:
         owner = OwnerReference(kind="Deployment", name=name, uid=f"uid-{name}", controller=True)
         meta = WorkloadMeta(name=self.replica_set(name), namespace="shop", uid=f"rs-{name}", owner_references=(owner,))
         self.inventory.put(REPLICA_SET, Workload(metadata=meta))
-        self._pods(name)
 
     def replica_set(self, name: str) -> str:
         return f"{name}-6d4cf56db6"
@@ -201,13 +207,16 @@ class OptimizeStage:
         proposal = await self.propose(target, caller=caller)
         return await self.desk.begin(make_call(caller, "execute_workspace_operation"), proposal)
 
-    async def work(self) -> Operation:
-        for _ in range(300):
-            claim = await self.ledger.claim("worker", timedelta(days=1), self.procedures.runnable())
+    async def idle(self) -> None:
+        self.clock.advance(1)
+
+    async def work(self, *, lease: timedelta = timedelta(days=1)) -> Operation:
+        for _ in range(500):
+            claim = await self.ledger.claim("worker", lease, self.procedures.runnable())
             if claim is not None:
                 await self.execution.run(claim)
             elif (await self.ledger.depth()).running + (await self.ledger.depth()).queued:
-                self.clock.advance(1)
+                await self.idle()
             else:
                 break
         (found,) = await self.ledger.find(OperationFilter(workspaces=None, action=ACTION))
