@@ -120,8 +120,7 @@ class Snapshots:
 
         Raises DependencyUnavailable and OutcomeUnknown; whoever repeats it finds what was made.
         """
-        if not await self.served(backup.workspace_id):
-            return [Volume(claim=_name(c), size=size_of(c), reason=unserved(SNAPSHOTS)) for c in claims]
+        served = await self.served(backup.workspace_id)
         taken: dict[str, Volume] = {}
         begun: dict[str, bool] = {}
         for claim in claims:
@@ -129,7 +128,8 @@ class Snapshots:
             if known is not None:
                 taken[_name(claim)] = known
                 continue
-            made = await self._begin(backup, claim, notes)
+            lost = Volume(claim=_name(claim), size=size_of(claim), reason=unserved(SNAPSHOTS))
+            made = await self._begin(backup, claim, notes) if served else lost
             if isinstance(made, Volume):
                 taken[made.claim] = made
                 await notes.done(made, found=False)
