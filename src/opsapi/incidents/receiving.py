@@ -22,6 +22,7 @@ from opsapi.incidents.model import (
     State,
 )
 from opsapi.incidents.opening import Report, alert_key, counted, find_alike, group_key, opened
+from opsapi.incidents.ports import Sought
 from opsapi.incidents.settings import IncidentSettings
 from opsapi.incidents.transitions import raised, reopen, resolve, union
 from opsapi.webhooks.model import EventType
@@ -33,8 +34,16 @@ MAX_KEPT = 2000
 _SHOWN = 10
 
 
-def keys_of(notice: Notice) -> tuple[str, ...]:
-    return (group_key(notice.group), *dict.fromkeys(alert_key(alert.fingerprint) for alert in notice.alerts))
+def sought_of(notice: Notice) -> Sought:
+    """What a notification has to be shown."""
+    firing = [alert for alert in notice.alerts if alert.status is AlertStatus.FIRING]
+    keys = dict.fromkeys(alert_key(alert.fingerprint) for alert in notice.alerts)
+    return Sought(
+        workspace_id=notice.workspace_id,
+        keys=(group_key(notice.group), *keys),
+        type=type_of(firing),
+        applications=_applications(firing),
+    )
 
 
 def type_of(alerts: Iterable[Alert]) -> str:
