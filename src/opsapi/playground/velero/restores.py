@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from opsapi.playground.controllers.base import ObjectController
 from opsapi.playground.registry import ApiError, Obj
 from opsapi.playground.velero import restoring, volumes
+from opsapi.playground.velero.modifiers import ModifierError, modified, rules_of
 from opsapi.playground.velero.selection import Filter, problems_of
 from opsapi.playground.velero.server import FINALIZE, ITEMS_A_SECOND, POLL, Server
 from opsapi.playground.velero.storage import BACKUPS, NAMESPACE, RESTORES, SCHEDULE_NAME, Item, StoredBackup, with_spec
@@ -21,6 +22,7 @@ class _Run:
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     finalizing: float = 0.0
+    modifiers: list[Obj] = field(default_factory=list)
 
 
 class RestoreController(ObjectController):
@@ -59,6 +61,11 @@ class RestoreController(ObjectController):
     def _begin(self, restore: Obj) -> None:
         restore, problems = self._with_backup(restore)
         problems += self._problems(restore["spec"])
+        modifiers: list[Obj] = []
+        try:
+            modifiers = rules_of(self.registry, restore["spec"])
+        except ModifierError as error:
+            problems.append(str(error))
         stored = self._server.storage.get(restore["spec"].get("backupName") or "")
         if not problems:
             problems = self._about_storage(restore["spec"], stored)
@@ -70,7 +77,8 @@ class RestoreController(ObjectController):
             started = {"startTimestamp": self.cluster.stamp()}
             self._end({**restore, "status": started}, "Failed", failureReason=why)
             return
-        run = self._runs[restore["metadata"]["uid"]] = _Run(stored, self._chosen(restore["spec"], stored))
+        run = _Run(stored, self._chosen(restore["spec"], stored), modifiers=modifiers)
+        self._runs[restore["metadata"]["uid"]] = run
         if not run.items:
             run.warnings.append("zero items to be restored")
         progress = {"totalItems": len(run.items)}
@@ -207,7 +215,7 @@ class RestoreController(ObjectController):
             return
         if item.resource == "persistentvolumeclaims":
             made = self._claim(restore, run, item, made, namespace)
-        self._server.create(item.resource, namespace, made)
+        self._server.create(item.resource, namespace, modified(run.modifiers, item.resource, item.namespace, made))
 
     @staticmethod
     def _keeps(run: _Run, restore: Obj, item: Item) -> bool:
