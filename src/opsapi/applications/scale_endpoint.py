@@ -1,5 +1,7 @@
 """POST …/deployments/{deployment_name}/scale: plan, refuse or begin."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from opsapi.applications.errors import (
@@ -123,7 +125,7 @@ class ScaleEndpoints:
             raise WorkspaceNotFound(params.workspace_id)
         earlier = await self._desk.earlier(call) if not body.dry_run else None
         if earlier is not None:
-            return started(earlier, _begun(earlier))
+            return _started(earlier)
         caller = call.caller
         subject = Subject(caller.account_id, caller.kind, params.workspace_id, cluster.workspace.mode)
         refusal = judge_mode(subject)
@@ -146,7 +148,7 @@ class ScaleEndpoints:
         if planned.decision.nothing_to_do and body.plan_hash is None:
             return await self._unchanged(planned)
         operation = await self._desk.begin(call, planned.proposal, given_hash=body.plan_hash)
-        return started(operation, _begun(operation), warnings=planned.decision.warnings)
+        return _started(operation, planned.decision.warnings)
 
     async def _unchanged(self, planned: PlannedScale) -> Reply[ScaleAnswer]:
         """Also what a running operation has set, and may yet undo, looks like nothing to do: that one is named."""
@@ -201,13 +203,19 @@ def _answer(order: ScaleOrder, application_id: str, status: str) -> ScaleAnswer:
     )
 
 
-def _begun(operation: Operation) -> ScaleAnswer:
+def _started(operation: Operation, warnings: Sequence[str] = ()) -> Reply[ScaleAnswer]:
     """From the operation alone, as it was begun."""
     order = msgspec.convert(operation.parameters, ScaleOrder)
     estimated = operation.estimated_completion
-    return msgspec.structs.replace(
-        _answer(order, operation.resource_id, "scaling" if operation.approval is None else "pending_approval"),
-        started_at=operation.created_at.replace(microsecond=0),
-        estimated_completion=estimated.replace(microsecond=0) if estimated is not None else None,
+    waits = operation.approval is not None
+    answer = msgspec.structs.replace(
+        _answer(order, operation.resource_id, "pending_approval" if waits else "scaling"),
+        started_at=None if waits else operation.created_at.replace(microsecond=0),
+        estimated_completion=None if waits or estimated is None else estimated.replace(microsecond=0),
         operation_id=operation.id,
     )
+    reply = started(operation, answer, warnings=warnings)
+    if waits:
+        reason = "the operation waits for a person's decision"
+        reply.partial = [Partial("started_at", reason), Partial("estimated_completion", reason)]
+    return reply

@@ -10,7 +10,7 @@ from opsapi.cli.context import ConfigOption, JsonOption, operator, with_state
 from opsapi.cli.output import err, fail, out, progress, show_json, show_table
 from opsapi.kit.errors import ValidationFailed
 from opsapi.wiring import Offline, State, offline
-from opsapi.workspaces.access import AccessReport, Feature, check, features_named, manifest
+from opsapi.workspaces.access import OPT_IN, AccessReport, Feature, check, features_named, manifest
 from opsapi.workspaces.model import Mode, Plan, Workspace
 from opsapi.workspaces.ports import ClusterState
 from opsapi.workspaces.registration import NewWorkspace
@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="Register, list and remove workspac
 FeaturesOption = Annotated[
     str, typer.Option(help=f"Comma-separated: {', '.join(Feature)}. Reading comes with everything.")
 ]
-DEFAULT_FEATURES = ",".join(Feature)
+DEFAULT_FEATURES = ",".join(feature for feature in Feature if feature not in OPT_IN)
 
 
 def _with_clusters(config: Path | None, work: Callable[[Offline], Awaitable[T]]) -> T:

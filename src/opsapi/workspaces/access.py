@@ -84,6 +84,8 @@ class Feature(StrEnum):
     """The same for Secrets."""
 
 
+OPT_IN = frozenset({Feature.CLEANUP_SECRETS, Feature.BACKUP_SECRETS, Feature.RESTORE_SECRETS})
+"""What is only there where it is named: nothing else ever reads a Secret."""
 ACTING = frozenset(
     {
         Feature.SCALE, Feature.AUTOSCALE_CONFIG, Feature.EVENTS, Feature.SECURITY_SCAN, Feature.HEAL, Feature.OPTIMIZE,
