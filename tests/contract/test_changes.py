@@ -11,18 +11,24 @@ from opsapi.adapters.sql.ledger import SqlLedger
 from opsapi.applications.changes import ChangeRecorder
 from opsapi.applications.changes_endpoint import ChangesEndpoints, ChangesParams
 from opsapi.applications.changes_model import Change, Snapshot
+from opsapi.applications.ports import OPERATION_ANNOTATION
 from opsapi.applications.recent import RecentActivity
 from opsapi.kit.endpoint import NoBody
-from opsapi.operations.model import State
+from opsapi.operations.model import Item, State
 from opsapi.operations.signals import Signals
 from opsapi.workspaces.application_ids import application_id
-from opsapi.workspaces.objects import AUTOSCALER, DEPLOYMENT, Container, Resources, Workload
+from opsapi.workspaces.objects import AUTOSCALER, DEPLOYMENT, Container, ManagedField, Resources, Workload
 from support.acting import SetClock, make_call, make_caller, make_new_operation
 from support.inventory import START, FakeInventory
 from support.workloads import FakeWorkloads, make_autoscaler, make_deployment
 
 APPLICATION = application_id("ws-123", DEPLOYMENT, make_deployment().metadata)
 MINUTE = timedelta(minutes=1)
+
+
+def template_written(manager: str) -> ManagedField:
+    fields = b'{"f:spec":{"f:template":{"f:spec":{"f:containers":{"k:{\\"name\\":\\"app\\"}":{"f:resources":{}}}}}}}'
+    return ManagedField(manager=manager, operation="Update", time=START, fields_v1=msgspec.Raw(fields))
 
 
 class Watched:
@@ -45,7 +51,7 @@ class Watched:
         await self.recorder.flush()
         return await self.store.page("ws-123", APPLICATION, before=None, limit=100)
 
-    def edit(self, **container: object) -> None:
+    def edit(self, *, manager: str = "", **container: object) -> None:
         """Somebody edits the pod template."""
         held = self.workloads.deployments[("shop", "web")]
         (first,) = held.spec.template.spec.containers
@@ -57,6 +63,7 @@ class Watched:
             held.metadata,
             generation=held.metadata.generation + 1,
             resource_version=str(int(held.metadata.resource_version) + 1000),
+            managed_fields=(*held.metadata.managed_fields, *([template_written(manager)] if manager else [])),
         )
         spec = msgspec.structs.replace(held.spec, template=template)
         self.workloads.put(msgspec.structs.replace(held, metadata=meta, spec=spec))
@@ -127,6 +134,37 @@ async def test_our_own_change_carries_account_operation_and_reason(watched: Watc
         new.id,
         "more traffic",
     )
+
+
+@pytest.mark.parametrize("whole_workspace", [False, True])
+async def test_our_own_change_of_a_template_is_known_by_the_item_that_touched_it(
+    watched: Watched, whole_workspace: bool
+) -> None:
+    """An operation on the whole workspace is found by the name that it left, and believed for what it touched."""
+    application = None if whole_workspace else APPLICATION
+    new = make_new_operation(APPLICATION, "optimize_resources", steps=("apply",), application_id=application)
+    await watched.ledger.begin(new, make_call(make_caller(account_id="sa-sizer")), locks={"app"})
+    claim = await watched.ledger.claim("worker", MINUTE, {("optimize_resources", 1)})
+    assert claim is not None
+    item = Item(intent={"application": "shop/Deployment/web"})
+    await watched.ledger.put_item(claim, 0, "uid-shop-web", item, intends=True)
+    held = watched.workloads.deployments[("shop", "web")]
+    meta = msgspec.structs.replace(held.metadata, annotations={OPERATION_ANNOTATION: new.id})
+    watched.workloads.put(msgspec.structs.replace(held, metadata=meta))
+    watched.edit(resources=Resources(requests={"cpu": "200m"}), manager="opsapi")
+    (change,) = await watched.changes()
+    assert (change.field, change.actor, change.operation_id) == ("containers[app].resources", "sa-sizer", new.id)
+
+
+async def test_an_annotation_alone_names_nobody(watched: Watched) -> None:
+    new = make_new_operation("app-2", "optimize_resources", steps=("apply",))
+    await watched.ledger.begin(new, make_call(), locks={"app"})
+    held = watched.workloads.deployments[("shop", "web")]
+    meta = msgspec.structs.replace(held.metadata, annotations={OPERATION_ANNOTATION: new.id})
+    watched.workloads.put(msgspec.structs.replace(held, metadata=meta))
+    watched.edit(resources=Resources(requests={"cpu": "200m"}), manager="opsapi")
+    (change,) = await watched.changes()
+    assert (change.actor, change.operation_id) == (None, None)
 
 
 async def test_an_autoscalers_change_names_the_autoscaler(watched: Watched) -> None:

@@ -9,9 +9,8 @@ import msgspec
 import pytest
 
 from opsapi.adapters.kubernetes import KubernetesClusters, Tuning
-from opsapi.adapters.kubernetes.workloads import OPERATION_ANNOTATION
 from opsapi.applications.errors import OutcomeUnknown, TargetGone, WriteConflict, WriteRefused
-from opsapi.applications.ports import AutoscalerBounds, WorkloadRef, WrittenEvent
+from opsapi.applications.ports import OPERATION_ANNOTATION, AutoscalerBounds, WorkloadRef, WrittenEvent
 from opsapi.kit.errors import DependencyUnavailable
 from opsapi.playground.api.faults import ApiFault, FaultMode
 from opsapi.playground.registry import User

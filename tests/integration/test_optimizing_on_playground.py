@@ -163,8 +163,6 @@ async def test_an_application_that_grows_after_all_is_rolled_back(scene: Scene) 
 
 
 def _rolling(scene: Scene) -> bool:
-    from opsapi.workspaces.objects import DEPLOYMENT, Workload
-
     held = scene.live.cluster.inventory.get(DEPLOYMENT, Workload, "default", "web")
     assert held is not None
     status = held.status

@@ -2,6 +2,7 @@
 
 import pytest
 
+from opsapi.applications.autoscaling import replicas_for
 from opsapi.kit.quantity import format_bytes, format_cpu, percentage, whole
 
 
@@ -28,3 +29,8 @@ def test_quantities_are_written_as_the_examples_write_them() -> None:
         "1Ti",
         "24Gi",
     ]
+
+
+def test_autoscaling_comes_to_the_stated_replicas() -> None:
+    """85.3 % on three pods with thresholds of 80 and 30 is 5 pods."""
+    assert replicas_for(3 * 85.3 / 100, (80 + 30) / 2) == 5

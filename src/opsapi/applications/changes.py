@@ -20,6 +20,7 @@ from opsapi.applications.changes_model import (
     writer_of_field,
 )
 from opsapi.applications.changes_ports import ChangeStore
+from opsapi.applications.ports import OPERATION_ANNOTATION
 from opsapi.kit.errors import DependencyUnavailable
 from opsapi.kit.ids import new_id
 from opsapi.operations.model import Operation
@@ -163,7 +164,7 @@ class ChangeRecorder:
         if not found:
             return []
         named, kind = self._application(seen)
-        operations = await self._operations(application_id(self._inventory.workspace_id, kind, named))
+        operations = await self._operations(application_id(self._inventory.workspace_id, kind, named), seen)
         return [self._change(seen, kind, named, difference, operations) for difference in found]
 
     def _change(
@@ -178,7 +179,7 @@ class ChangeRecorder:
         meta = seen.held.metadata
         writer = None if seen.gone else writer_of_field(seen.kind, meta.managed_fields, field)
         manager = writer.manager if writer is not None else None
-        behind = operation_behind(field, after, manager, operations)
+        behind = operation_behind(field, after, manager, operations, meta.uid)
         autoscaler = self._autoscaler_behind(seen, field, manager)
         return Change(
             id=new_id("chg"),
@@ -224,13 +225,20 @@ class ChangeRecorder:
         found = self._inventory.get(kind, Workload, namespace, target.name)
         return (found.metadata if found is not None else WorkloadMeta(namespace=namespace, name=target.name)), kind
 
-    async def _operations(self, application: str) -> list[Operation]:
+    async def _operations(self, application: str, seen: _Seen) -> list[Operation]:
+        """The application's own, and one on the whole workspace that left its name on the object."""
         wanted = OperationFilter(
             workspaces=frozenset({self._inventory.workspace_id}),
             application_id=application,
             limit=_OPERATIONS_LOOKED_AT,
         )
-        return await self._ledger.find(wanted)
+        found = await self._ledger.find(wanted)
+        named = seen.held.metadata.annotations.get(OPERATION_ANNOTATION, "")
+        if named and all(operation.id != named for operation in found):
+            other = await self._ledger.get(named)
+            if other is not None and other.workspace_id == self._inventory.workspace_id:
+                found.append(other)
+        return found
 
 
 def _older(version: str, than: str) -> bool:

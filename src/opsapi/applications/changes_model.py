@@ -26,6 +26,7 @@ AUTOSCALER_ACTOR = "autoscaler"
 CONTROLLER_MANAGER = "kube-controller-manager"
 """The field manager of Kubernetes' own controllers."""
 Fields = dict[str, Any]
+_TEMPLATE = ("containers[", "initContainers[")
 _AUTOSCALER_PATHS = {
     "autoscaler.minReplicas": ("f:spec", "f:minReplicas"),
     "autoscaler.maxReplicas": ("f:spec", "f:maxReplicas"),
@@ -139,9 +140,12 @@ def writer_of_field(kind: Kind, managed: tuple[ManagedField, ...], field: str) -
     return writer_of(managed, path)
 
 
-def operation_behind(field: str, after: Any, manager: str | None, operations: Iterable[Operation]) -> Operation | None:
+def operation_behind(
+    field: str, after: Any, manager: str | None, operations: Iterable[Operation], uid: str
+) -> Operation | None:
     """The newest of an application's operations that wrote this value, or wrote it back; only for writes that carry
-    our field manager. An intent counts: the change may be seen before its effect is recorded."""
+    our field manager. An intent counts: the change may be seen before its effect is recorded. Of a template, the newest
+    that touched the object (`uid`), since annotations that name one are anybody's to write."""
     if manager != FIELD_MANAGER:
         return None
     for operation in sorted(operations, key=lambda held: held.created_at, reverse=True):
@@ -150,6 +154,9 @@ def operation_behind(field: str, after: Any, manager: str | None, operations: It
             if field == "replicas" and after in (written.get("replicas"), _undone(step.undo, written)):
                 return operation
             if field.startswith("autoscaler.") and "autoscaler" in written:
+                return operation
+            item = step.items.get(uid)
+            if field.startswith(_TEMPLATE) and item is not None and item.touched:
                 return operation
     return None
 

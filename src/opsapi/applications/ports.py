@@ -9,6 +9,8 @@ from opsapi.workspaces.objects import HorizontalPodAutoscaler, Kind, Workload
 
 FIELD_MANAGER = "opsapi"
 """The field manager of every write of ours: by it a change is known as our own."""
+OPERATION_ANNOTATION = "opsapi.dev/operation-id"
+"""On what we created or edited: the operation that did so last."""
 
 
 class WorkloadRef(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 import msgspec
 
 from opsapi.applications.effects import Permitted, failed, settle
-from opsapi.applications.ports import AutoscalerBounds
+from opsapi.applications.ports import OPERATION_ANNOTATION, AutoscalerBounds
 from opsapi.applications.scaled_objects import SCALED_OBJECTS, bounds_patch, scaled_bounds
 from opsapi.applications.scaling_model import AutoscalerOrder, ScaledBounds, ScaleOrder
 from opsapi.kit.errors import DependencyUnavailable
@@ -11,8 +11,6 @@ from opsapi.operations.errors import StepFailed, StepPostponed
 from opsapi.operations.model import Undo, UndoState
 from opsapi.operations.work import StepWork
 from opsapi.workspaces.writing import JsonObject, ObjectKey, Objects, TargetGone, WriteConflict, WriteRefused
-
-OPERATION_ANNOTATION = "opsapi.dev/operation-id"
 
 
 class ScaledObjectSteps:

@@ -13,14 +13,19 @@ from opsapi.adapters.kubernetes.reflector import collection_path
 from opsapi.adapters.kubernetes.transport import Transport
 from opsapi.adapters.kubernetes.wire import decode_object, decode_page
 from opsapi.applications.errors import WriteConflict
-from opsapi.applications.ports import FIELD_MANAGER, AutoscalerBounds, ScaleState, WorkloadRef, WrittenEvent
+from opsapi.applications.ports import (
+    FIELD_MANAGER,
+    OPERATION_ANNOTATION,
+    AutoscalerBounds,
+    ScaleState,
+    WorkloadRef,
+    WrittenEvent,
+)
 from opsapi.kit.clock import rfc3339
 from opsapi.kit.errors import DependencyUnavailable
 from opsapi.kit.ids import stable_id
 from opsapi.workspaces.objects import AUTOSCALER, EVENT, HorizontalPodAutoscaler, Workload
 
-OPERATION_ANNOTATION = "opsapi.dev/operation-id"
-"""On what we created or edited: the operation that did so last."""
 _MANAGED_BY = "app.kubernetes.io/managed-by"
 _MERGE = "application/merge-patch+json"
 _JSON = "application/json"

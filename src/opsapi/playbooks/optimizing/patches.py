@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
+from opsapi.applications.ports import OPERATION_ANNOTATION
 from opsapi.playbooks.optimizing.model import AppOrder, Quantities, same
 from opsapi.workspaces.objects import Workload
 from opsapi.workspaces.writing import JsonObject
 
-OPERATION_ANNOTATION = "opsapi.dev/operation-id"
 _PLACES = {
     "cpu_request": ("requests", "cpu"),
     "memory_request": ("requests", "memory"),

@@ -13,7 +13,7 @@ import msgspec
 
 from opsapi.applications.effects import Permitted, failed, settle_item
 from opsapi.applications.ownership import manager_of
-from opsapi.applications.ports import Workloads, WrittenEvent
+from opsapi.applications.ports import OPERATION_ANNOTATION, Workloads, WrittenEvent
 from opsapi.kit.errors import DependencyUnavailable, PolicyRule
 from opsapi.operations.errors import OperationInProgress, StepFailed, StepPostponed
 from opsapi.operations.model import Failure, ItemState, Outcome, Undo, UndoState, lock_key
@@ -21,7 +21,7 @@ from opsapi.operations.procedures import Procedure, Replanner, StepDone, StepPro
 from opsapi.operations.work import ItemWork, StepWork
 from opsapi.playbooks.optimizing.gathering import Gatherer
 from opsapi.playbooks.optimizing.model import ACTION, ANALYZE, APPLY, AppOrder, OptimizeOrder, table
-from opsapi.playbooks.optimizing.patches import OPERATION_ANNOTATION, backward, forward, stands
+from opsapi.playbooks.optimizing.patches import backward, forward, stands
 from opsapi.playbooks.optimizing.verifying import NotStood, Verifier, unobserved
 from opsapi.policy.book import PolicyBook
 from opsapi.workspaces.objects import Workload
