@@ -11,6 +11,8 @@ import pytest
 from support.requests import Api
 from support.service import Running, running_demo
 
+pytestmark = pytest.mark.slow
+
 SCALE = "/workspaces/ws-demo/deployments/storefront/scale?project=shop"
 
 

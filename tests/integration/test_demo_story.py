@@ -12,6 +12,8 @@ import pytest
 from support.requests import Api
 from support.service import Running, running_demo, start_demo
 
+pytestmark = pytest.mark.slow
+
 SETTLE_SECONDS = 60
 
 

@@ -10,6 +10,8 @@ import pytest
 from support.requests import Answer, Api
 from support.service import Running, running_demo
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:

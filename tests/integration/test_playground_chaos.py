@@ -19,6 +19,8 @@ PROFILES = (
     '{"readiness": {"every_seconds": 60, "for_seconds": 30}}',
     '{"requires_env": ["X"]}',
 )
+
+pytestmark = pytest.mark.slow
 DELETABLE = ("deployments.apps", "statefulsets.apps", "daemonsets.apps", "replicasets.apps", "pods", "jobs.batch")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from support.playground_process import PlaygroundProcess, kubectl_path, playground
 
-pytestmark = pytest.mark.kubectl
+pytestmark = [pytest.mark.kubectl, pytest.mark.slow]
 
 READER = """
 apiVersion: v1

@@ -6,11 +6,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from opsapi.adapters.metrics.prometheus import PrometheusMetrics
 from opsapi.telemetry.model import Answer, FiguresT, Observed, WorkloadSelector
 from opsapi.telemetry.settings import HttpPreset, MetricsSettings
 from support.playground_process import PlaygroundProcess, playground
 from support.prometheus_server import PrometheusProcess, prometheus, require_prometheus
+
+pytestmark = pytest.mark.slow
 
 STOREFRONT = WorkloadSelector("Deployment", "shop", "storefront")
 _SECONDS = 60.0

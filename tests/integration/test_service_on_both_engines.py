@@ -20,6 +20,8 @@ from support.serving import START_SECONDS, serving
 
 __all__ = ["empty_database_url", "postgres", "sqlite_template"]
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlaygroundProcess]:

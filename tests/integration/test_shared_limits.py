@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from opsapi.cli.app import app
@@ -15,6 +16,8 @@ from support.requests import Api
 from support.serving import serving
 
 __all__ = ["redis_server"]
+
+pytestmark = pytest.mark.slow
 LIMIT = 7
 
 

@@ -21,6 +21,8 @@ from support.webhooks import announce, make_event
 
 __all__ = ["database_url", "postgres", "sqlite_template"]
 
+pytestmark = pytest.mark.slow
+
 
 def write_config(folder: Path, url: str, **changes: Any) -> Path:
     config = folder / "opsapi.yaml"
