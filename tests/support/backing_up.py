@@ -5,56 +5,33 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-import msgspec
-
-from opsapi.adapters.secrets.sealing import AesGcmSealer
 from opsapi.adapters.sql.backups import SqlBackupRecords
 from opsapi.adapters.sql.engine import Database
 from opsapi.adapters.sql.ledger import SqlLedger
-from opsapi.applications.identity import Applications
 from opsapi.backups import kinds
-from opsapi.backups.archive import Archive
-from opsapi.backups.backup_endpoint import BackupEndpoints
-from opsapi.backups.backup_steps import BackupSteps
-from opsapi.backups.backups_endpoint import BackupReadEndpoints, BackupReader
-from opsapi.backups.checking import Checker
-from opsapi.backups.erasing import Eraser
-from opsapi.backups.everything import BackupAllPlanner, BackupAllSteps
-from opsapi.backups.making import BackupMaker
 from opsapi.backups.model import Backup
-from opsapi.backups.planning import BackupPlanner
 from opsapi.backups.ports import ObjectStore
-from opsapi.backups.restore_endpoint import RestoreAnswer, RestoreBody, RestoreEndpoints
-from opsapi.backups.restore_planning import RestorePlanner
-from opsapi.backups.restore_steps import RestoreSteps
-from opsapi.backups.retention import Retention
+from opsapi.backups.restore_endpoint import RestoreAnswer, RestoreBody
 from opsapi.backups.settings import BackupSettings
-from opsapi.backups.upkeep import Upkeep
-from opsapi.backups.velero_restoring import VeleroRestoring
 from opsapi.backups.views import ApplicationParams, BackupAnswer, BackupBody, BackupParams
 from opsapi.kit.caller import AccountKind, Call
 from opsapi.kit.endpoint import Reply
-from opsapi.operations.desk import Desk
 from opsapi.operations.execution import Execution
 from opsapi.operations.model import Operation
 from opsapi.operations.ports import OperationFilter
-from opsapi.operations.procedures import Procedures
 from opsapi.operations.settings import EngineSettings
 from opsapi.operations.signals import Signals
-from opsapi.playbooks.backing_up import BackupAll
-from opsapi.policy.book import PolicyBook
 from opsapi.policy.model import PolicySettings
 from opsapi.workspaces.model import Mode
-from opsapi.workspaces.views import Views
 from opsapi.workspaces.writing import JsonObject, ObjectKey, Resource
 from support.acting import SetClock, make_call, make_caller
 from support.api_objects import FakeObjects
 from support.backup_stores import FakeStore
 from support.inventory import FakeCluster, FakeClusters, FakeInventory, make_workspace
+from support.joining_backups import join_backups
 from support.scaling import UNHURRIED
 from support.workloads import FakeWorkloads
 
-KEY = b"k" * 32
 SETTINGS = BackupSettings(secrets=True, poll_seconds=2)
 LABELS = {"app": "db"}
 PERMISSIONS = ("workspace:admin@ws-123", "application:write@ws-123")
@@ -245,34 +222,20 @@ class BackupStage:
         workspace = make_workspace("ws-123", mode=self.mode)
         self.cluster = FakeCluster(workspace, self.inventory)
         self.clusters = FakeClusters(self.cluster)
-        book = PolicyBook(self.policy)
-        sealer = AesGcmSealer([KEY])
-        archive = Archive(self.store, sealer) if self.with_store else None
-        maker = self.maker = BackupMaker(self.clusters, self.objects, self.records, archive, self.settings)
-        self.eraser = Eraser(self.records, archive, maker.snapshots)
-        checker = Checker(archive, maker.snapshots, maker.velero)
-        self.planner = BackupPlanner(self.clusters, maker, book, lambda names: [n for n in names if n != "slack:#ops"])
-        everything = BackupAllPlanner(self.clusters, self.planner, book)
-        upkeep = Upkeep(self.clusters, self.records, checker, self.eraser, maker.velero, self.settings)
-        restores = RestorePlanner(self.clusters, self.objects, self.records, checker, book)
-        with_velero = VeleroRestoring(self.records, self.objects, maker.velero)
-        self.playbook = BackupAll(everything, BackupAllSteps(maker, self.eraser, everything))
-        self.procedures = Procedures()
-        for procedure in (
-            BackupSteps(maker, self.eraser, self.workloads).procedure(self.planner.replan),
-            RestoreSteps(restores, self.objects, self.workloads, with_velero, self.settings).procedure(),
-            upkeep.verification(),
-            upkeep.deletion(),
-            self.playbook.procedure(),
-        ):
-            self.procedures.register(procedure)
-        self.desk = Desk(self.ledger, self.procedures, book, self.clock)
-        self.applications = Applications(Views(self.clusters))
-        self.reader = BackupReader(self.records, self.ledger, self.settings.velero_namespace)
-        self.backups = BackupEndpoints(self.applications, self.planner, self.desk, self.clock)
-        self.reads = BackupReadEndpoints(self.reader, upkeep, self.clusters, self.desk, self.clock)
-        self.restores = RestoreEndpoints(self.reader, restores, self.clusters, self.objects, self.desk, self.clock)
-        self.retention = Retention(self.clusters, self.eraser, maker.velero, self.ledger, self.clock, self.settings)
+        joined = join_backups(
+            self.clusters,
+            self.objects,
+            self.workloads,
+            self.records,
+            self.store if self.with_store else None,
+            self.ledger,
+            self.clock,
+            self.settings,
+            self.policy,
+        )
+        self.procedures, self.desk, self.applications = joined.procedures, joined.desk, joined.applications
+        self.reader, self.backups, self.reads = joined.reader, joined.backups, joined.reads
+        self.restores, self.retention, self.playbook = joined.restores, joined.retention, joined.playbook
         self.execution = Execution(
             self.ledger,
             self.procedures,
@@ -346,7 +309,3 @@ class BackupStage:
         for resource, body in [(kinds.WORKLOADS["StatefulSet"], application(name)), *belongings(name, namespace)]:
             if self.objects.find(resource, namespace, body["metadata"]["name"]) is not None:
                 self.objects.remove(resource, namespace, body["metadata"]["name"])
-
-
-def plain(value: object) -> Any:
-    return msgspec.to_builtins(value)
