@@ -33,7 +33,7 @@ from opsapi.policy.model import Ask, Disruption, Subject
 from opsapi.workspaces.errors import WorkspaceNotFound
 from opsapi.workspaces.ports import Cluster, Clusters
 
-_SHOWN = 50
+_SHOWN = 20
 """Applications that a plan lists; the others have nothing to say, or save less."""
 
 
