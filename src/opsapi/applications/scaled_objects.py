@@ -28,7 +28,7 @@ async def read_scaled_object(objects: Objects, ref: WorkloadRef, name: str) -> C
     """Fresh; None where it is gone, aims elsewhere, or may not be read. Raises DependencyUnavailable."""
     key = ObjectKey(ref.workspace_id, SCALED_OBJECTS, ref.namespace, name)
     try:
-        held = msgspec.convert(await objects.get(key), CustomObject)
+        held = msgspec.json.decode(msgspec.json.encode(await objects.get(key)), type=CustomObject)
     except (TargetGone, WriteRefused, msgspec.ValidationError):
         return None
     return held if targets(held, ref) else None

@@ -22,7 +22,9 @@ def keda(stage: Stage, labels: dict[str, str] | None = None, **spec: Any) -> Non
     """A ScaledObject as KEDA's users write it, and the HPA that KEDA made of it."""
     advanced = {"restoreToOriginalReplicaCount": True, "horizontalPodAutoscalerConfig": {"name": "keda-hpa-web"}}
     held = {"scaleTargetRef": {"name": "web"}, "triggers": [{"type": "kafka"}], "advanced": advanced} | spec
-    meta = {"name": "web-keda", "namespace": "shop", "uid": "uid-keda", "labels": labels or {}}
+    written = {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:spec": {"f:maxReplicaCount": {}}}}
+    meta: dict[str, Any] = {"name": "web-keda", "namespace": "shop", "uid": "uid-keda", "labels": labels or {}}
+    meta["managedFields"] = [written]
     stage.objects.put(SCALED_OBJECTS, {"metadata": meta, "spec": held})
     owner = OwnerReference(kind="ScaledObject", name="web-keda", uid="uid-keda", controller=True)
     made = WorkloadMeta(name="keda-hpa-web", namespace="shop", uid="uid-h", owner_references=(owner,))
