@@ -55,7 +55,7 @@ docs: $(VENV)/.development ## Write the generated pages of docs/ again
 
 lock: ## Resolve the lock files anew
 	@$(BIN)/pip-compile -q --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links \
-	  --no-emit-trusted-host --no-header --upgrade --extra build --extra postgresql --extra tracing -o requirements.lock pyproject.toml
+	  --no-emit-trusted-host --no-header --upgrade --extra build --extra postgresql --extra redis --extra tracing -o requirements.lock pyproject.toml
 	@$(BIN)/pip-compile -q --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links \
 	  --no-emit-trusted-host --no-header --upgrade --all-extras -o requirements-dev.lock pyproject.toml
 
