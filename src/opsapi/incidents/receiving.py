@@ -133,7 +133,7 @@ class Receipt:
 
     def _with_alerts(self, change: Change, known: dict[str, Alert], alerts: list[Alert]) -> Change:
         room = max(0, MAX_KEPT - len(known))
-        fresh = [alert for alert in alerts if alert.fingerprint not in known]
+        fresh = [alert for alert in alerts if alert.fingerprint not in known and alert.status is AlertStatus.FIRING]
         kept = [alert for alert in alerts if alert.fingerprint in known] + fresh[:room]
         differing = [alert for alert in kept if _differs(known.get(alert.fingerprint), alert)]
         after = counted(change.after, known | {alert.fingerprint: alert for alert in kept})
