@@ -18,6 +18,7 @@ from opsapi.applications.details_model import Details
 from opsapi.applications.scaling_model import ScaleAnswer, ScaleBody
 from opsapi.backups.views import BackupAnswer, BackupBody
 from opsapi.health.model import Health
+from opsapi.incidents.views import ManageBody, ManagedIncident
 from opsapi.kit.endpoint import declarations
 from opsapi.kit.errors import Details as ErrorDetails
 from opsapi.kit.errors import OpsError
@@ -29,6 +30,7 @@ from opsapi.workspaces.overview_model import Overview
 
 SPEC = Path(__file__).parent.parent / "recordings" / "spec"
 RESPONSES: dict[str, type[msgspec.Struct]] = {
+    "manage_incident": ManagedIncident,
     "trigger_backup": BackupAnswer,
     "get_system_health": Health,
     "get_workspace_overview": Overview,
@@ -39,6 +41,7 @@ RESPONSES: dict[str, type[msgspec.Struct]] = {
     "execute_workspace_operation": OperationAnswer,
 }
 REQUESTS: dict[str, type[msgspec.Struct]] = {
+    "manage_incident": ManageBody,
     "trigger_backup": BackupBody,
     "scale_deployment": ScaleBody,
     "auto_scale_application": AutoscaleBody,
@@ -52,7 +55,6 @@ ERRORS: dict[str, tuple[type[OpsError], type[ErrorDetails]]] = {
 LATER = {
     "get_ai_insights",
     "analyze_performance",
-    "manage_incident",
     "query_logs",
 }
 """Endpoints of the specification that are not served yet, and the request of one whose answer is."""

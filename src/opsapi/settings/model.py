@@ -11,6 +11,7 @@ from opsapi.applications.costs import CostSettings
 from opsapi.applications.scaling_steps import ScalingSettings
 from opsapi.backups.settings import BackupSettings
 from opsapi.http.settings import HttpSettings
+from opsapi.incidents.settings import IncidentSettings
 from opsapi.kit.secret import Secret
 from opsapi.operations.settings import EngineSettings
 from opsapi.playbooks.cleaning.model import CleaningSettings
@@ -147,6 +148,7 @@ class Settings(Group, frozen=True):
     audit: AuditSettings = AuditSettings()
     operations: EngineSettings = EngineSettings()
     webhooks: WebhookSettings = WebhookSettings()
+    incidents: IncidentSettings = IncidentSettings()
     limits: LimitSettings = LimitSettings()
 
     def __post_init__(self) -> None:

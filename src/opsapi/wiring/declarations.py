@@ -10,6 +10,9 @@ from opsapi.backups.backup_endpoint import BackupEndpoints
 from opsapi.backups.backups_endpoint import BackupReadEndpoints
 from opsapi.backups.restore_endpoint import RestoreEndpoints
 from opsapi.health.endpoints import HealthEndpoints
+from opsapi.incidents.alerts_endpoint import AlertEndpoints
+from opsapi.incidents.endpoints import IncidentEndpoints
+from opsapi.incidents.manage_endpoint import ManageIncidentEndpoints
 from opsapi.kit.endpoint import declarations
 from opsapi.operations.control_endpoints import OperationControlEndpoints
 from opsapi.operations.endpoints import OperationEndpoints
@@ -34,6 +37,9 @@ ENDPOINT_CLASSES = (
     FindingEndpoints,
     ScheduleEndpoints,
     PlaybookEndpoints,
+    IncidentEndpoints,
+    ManageIncidentEndpoints,
+    AlertEndpoints,
     OperationEndpoints,
     OperationControlEndpoints,
     GuardrailEndpoints,

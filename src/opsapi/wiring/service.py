@@ -47,6 +47,7 @@ from opsapi.wiring.acting import joined_acting
 from opsapi.wiring.backups import joined_backups
 from opsapi.wiring.collectors import ServiceCollector
 from opsapi.wiring.figures import AccountBudgets, WorkQueue
+from opsapi.wiring.incidents import joined_incidents
 from opsapi.wiring.limits import rate_limiter
 from opsapi.wiring.metrics import joined_metrics
 from opsapi.wiring.playbooks import joined_cleaning, joined_healing, joined_optimizing
@@ -114,9 +115,11 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         snapshots = SqlSnapshots(state.database, sealer, state.clock)
         applications = Applications(views)
         backups = joined_backups(state, clusters, desk, applications, sealer, webhooks.channels.unknown)
+        healing = joined_healing(clusters, policy, settings, metrics)
+        incidents = joined_incidents(acting, clusters, healing, webhooks.channels)
         playbooks: list[Playbook] = [
             scanning.playbook,
-            joined_healing(clusters, policy, settings, metrics),
+            healing,
             joined_optimizing(clusters, policy, settings, metrics),
             joined_cleaning(clusters, policy, settings, snapshots),
             backups.playbook,
@@ -145,6 +148,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             *backups.endpoints,
             PlaybookEndpoints(clusters, desk, registered, state.clock),
             schedules.endpoints,
+            *incidents.endpoints,
             *acting.endpoints(),
             AccountEndpoints(
                 state.accounts,
@@ -181,6 +185,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         await stack.enter_async_context(webhooks.running())
         await stack.enter_async_context(acting.running())
         await stack.enter_async_context(schedules.running())
+        await stack.enter_async_context(incidents.running())
         yield Service(state, clusters, registry, recorder, acting.worker, app)
 
 
