@@ -19,7 +19,7 @@ from opsapi.adapters.sql.ledger import SqlLedger
 from opsapi.backups.errors import BackupDamaged, ObjectsExist
 from opsapi.backups.model import Backup, Engine, Status
 from opsapi.backups.restore_endpoint import RestoreBody
-from opsapi.backups.settings import BackupSettings, BackupStoreSettings
+from opsapi.backups.settings import BackupSettings, BackupStoreSettings, RetentionSettings
 from opsapi.backups.views import ApplicationParams, BackupBody, BackupParams, DeleteParams, VerifyBody
 from opsapi.kit.caller import AccountKind, Call
 from opsapi.kit.endpoint import NoBody, Reply
@@ -482,10 +482,12 @@ async def test_a_velero_backup_that_is_gone_is_damaged(velero: Scene) -> None:
 
 
 async def test_veleros_own_ttl_ends_its_backups_and_their_records_follow(velero: Scene) -> None:
-    _, backup = await velero.back_up(retention_policy="short")
-    velero.clock.advance(168 * 3600 + 60)
+    velero.settings = BackupSettings(retention=(RetentionSettings(name="standard", keep="1h"),))
+    velero.join()
+    _, backup = await velero.back_up()
+    velero.clock.advance(3660)
     assert await velero.joined.retention.sweep() == 0
-    velero.world.advance(168 * 3600 + 2 * 3600)
+    velero.world.advance(2 * 3600)
     assert await velero.joined.retention.sweep() == 1
     held = await velero.records.get(backup.id)
     assert held is not None

@@ -204,7 +204,7 @@ class BackupStage:
     def __post_init__(self) -> None:
         self.clock = SetClock()
         self.inventory = FakeInventory(at=self.clock.now())
-        self.objects = FakeObjects(self.inventory)
+        self.objects = self.make_objects()
         self.objects.unserved |= {"backups.velero.io", "podvolumebackups.velero.io"}
         self.signals = Signals()
         self.ledger = SqlLedger(self.database, self.clock, self.signals)
@@ -212,8 +212,16 @@ class BackupStage:
         self.workloads = FakeWorkloads(self.inventory)
         self.snapshotter = Snapshotter(self.objects)
         for name in ("shop", "elsewhere", "kube-system"):
-            self.objects.put(kinds.NAMESPACES, {"metadata": {"name": name, "namespace": ""}})
+            if self.objects.find(kinds.NAMESPACES, "", name) is None:
+                self.objects.put(kinds.NAMESPACES, {"metadata": {"name": name, "namespace": ""}})
         self.arrange()
+
+    def make_objects(self) -> FakeObjects:
+        return FakeObjects(self.inventory)
+
+    async def idle(self) -> None:
+        """Nothing can be claimed now."""
+        self.clock.advance(1)
 
     def arrange(self, **changes: Any) -> None:
         """Joins the parts again, after settings were changed."""
@@ -284,7 +292,7 @@ class BackupStage:
             if claim is not None:
                 await self.execution.run(claim)
             elif (await self.ledger.depth()).running + (await self.ledger.depth()).queued:
-                self.clock.advance(1)
+                await self.idle()
             else:
                 return
         raise AssertionError("operations are stuck")

@@ -1,0 +1,64 @@
+"""A worker that makes and restores backups on a cluster in a file and a store in a folder, and kills itself with
+SIGKILL at a named point.
+
+    python -m support.mortal_backups DATABASE_URL FILE FOLDER POINT
+
+POINT as in mortal_worker; `put` is the store's.
+"""
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from opsapi.adapters.objectstore.store import BucketStore
+from opsapi.adapters.sql.engine import Database
+from opsapi.backups.settings import BackupStoreSettings
+from support.api_objects import FakeObjects
+from support.backing_up import BackupStage
+from support.mortal_playbooks import LEASE, FiledObjects
+from support.mortal_worker import arm
+
+_POLL_SECONDS = 0.005
+
+
+@dataclass
+class MortalStage(BackupStage):
+    path: Path = Path()
+
+    def make_objects(self) -> FakeObjects:
+        return FiledObjects(self.path, self.inventory)
+
+    async def idle(self) -> None:
+        await asyncio.sleep(_POLL_SECONDS)
+        await super().idle()
+
+    def save(self) -> None:
+        assert isinstance(self.objects, FiledObjects)
+        self.objects.save()
+
+
+def stage_of(database: Database, path: Path, folder: Path) -> MortalStage:
+    store = BucketStore(BackupStoreSettings(url=f"file://{folder}"))
+    return MortalStage(database, store=store, path=path)
+
+
+async def carry_out(database: Database, path: Path, folder: Path, point: str, *, later: float = 0) -> MortalStage:
+    """Until nothing is claimable; `later` seconds after the operation began."""
+    stage = stage_of(database, path, folder)
+    stage.clock.advance(later)
+    if point != "never":
+        when, method, *nth = point.split(":")
+        stored: object = stage.store if method == "put" else stage.objects
+        for held in (stage.ledger, stage.records, stored):
+            arm(held, method, when, int(nth[0]) if nth else 1)
+    await stage.work(lease=LEASE)
+    return stage
+
+
+async def _main(url: str, path: str, folder: str, point: str) -> None:
+    await carry_out(Database(url), Path(path), Path(folder), point)
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(*sys.argv[1:5]))
