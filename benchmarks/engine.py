@@ -149,7 +149,7 @@ async def engine_run(url: str, count: int, concurrency: int, *, effects: bool) -
 
 async def empty(database: Database) -> None:
     async with database.write() as connection:
-        for table in ("operation_steps", "operation_locks", "operations"):
+        for table in ("operation_steps", "operation_locks", "operation_targets", "outbox_events", "operations"):
             await connection.execute(sa.text(f"DELETE FROM {table}"))
 
 
