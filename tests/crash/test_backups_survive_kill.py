@@ -198,3 +198,60 @@ async def test_an_undone_restore_leaves_nothing_wherever_its_worker_dies(scene: 
     assert {place for place in stage.objects.held if place[1] == "elsewhere"} == before
     deleted = stage.objects.targets("delete")
     assert len(deleted) == len(set(deleted)) == 21
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param("before:create:1", marks=SLOW),
+        "after:create:1",
+        pytest.param("after:record:1", marks=SLOW),
+        pytest.param("after:complete_step:1", marks=SLOW),
+        pytest.param("after:complete_step:2", marks=SLOW),
+        "after:close",
+        pytest.param("before:_end", marks=SLOW),
+    ],
+)
+async def test_velero_is_asked_for_one_backup_wherever_the_worker_dies(scene: Scene, point: str) -> None:
+    stage = scene.stage()
+    stage.put_application()
+    stage.install_velero()
+    stage.save()
+    stage.arrange()
+    await stage.back_up()
+    operation, stage = await scene.play(point)
+    assert (operation.state, operation.outcome) == (State.COMPLETED, Outcome.CHANGED), operation.error
+    assert len(stage.objects.targets("create")) == 1
+    (backup,) = await stage.records.find(_ALL)
+    assert (backup.status, backup.volumes_captured) == (Status.COMPLETED, 3)
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param("after:acquire:1", marks=SLOW),
+        pytest.param("after:put_item:1", marks=SLOW),
+        "after:create:2",
+        pytest.param("after:put:5", marks=SLOW),
+        "after:close:1",
+        pytest.param("after:put_item:2", marks=SLOW),
+        pytest.param("after:release:1", marks=SLOW),
+        pytest.param("after:create:5", marks=SLOW),
+        pytest.param("before:_end", marks=SLOW),
+    ],
+)
+async def test_backup_all_goes_on_with_the_application_that_it_was_at(scene: Scene, point: str) -> None:
+    stage = scene.stage()
+    for name in ("db", "db2"):
+        stage.put_application(name)
+    stage.save()
+    await stage.desk.begin(stage.call(), await stage.proposed())
+    operation, stage = await scene.play(point)
+    assert (operation.state, operation.outcome) == (State.COMPLETED, Outcome.CHANGED), operation
+    created = stage.objects.targets("create")
+    assert len(created) == len(set(created)) == 6
+    found = await stage.records.find(_ALL)
+    assert {one.status for one in found} == {Status.COMPLETED}
+    assert sorted(one.name for one in found) == ["db", "db2"]
+    for lock in operation.locks:
+        assert await stage.ledger.holder(lock) is None

@@ -19,9 +19,12 @@ from opsapi.kit.endpoint import Reply
 from opsapi.operations.execution import Execution
 from opsapi.operations.model import Operation
 from opsapi.operations.ports import OperationFilter
+from opsapi.operations.proposal import Proposal
 from opsapi.operations.settings import EngineSettings
 from opsapi.operations.signals import Signals
-from opsapi.policy.model import PolicySettings
+from opsapi.playbooks.backing_up import BackupAllParameters
+from opsapi.playbooks.model import Context
+from opsapi.policy.model import PolicySettings, Subject
 from opsapi.workspaces.model import Mode
 from opsapi.workspaces.writing import JsonObject, ObjectKey, Resource
 from support.acting import SetClock, make_call, make_caller
@@ -284,6 +287,18 @@ class BackupStage:
     async def restore(self, backup: Backup, *, call: Call | None = None, **body: Any) -> Reply[RestoreAnswer]:
         params = BackupParams(backup_id=backup.id)
         return await self.restores.restore_backup(call or self.call(), params, RestoreBody(**body))
+
+    async def proposed(self, **parameters: Any) -> Proposal:
+        """backup_all, as it would be begun."""
+        caller = self.call().caller
+        return await self.playbook.propose(
+            self.cluster,
+            Subject(caller.account_id, caller.kind, "ws-123", self.cluster.workspace.mode),
+            BackupAllParameters(**parameters),
+            context=Context(),
+            reason="nightly",
+            confirm=False,
+        )
 
     async def work(self, *, lease: timedelta = timedelta(minutes=1)) -> None:
         """Postponed operations are taken up when their time has come: the clock is moved there."""

@@ -10,9 +10,11 @@ import asyncio
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from opsapi.adapters.objectstore.store import BucketStore
 from opsapi.adapters.sql.engine import Database
+from opsapi.backups import kinds
 from opsapi.backups.settings import BackupStoreSettings
 from support.api_objects import FakeObjects
 from support.backing_up import BackupStage
@@ -27,7 +29,27 @@ class MortalStage(BackupStage):
     path: Path = Path()
 
     def make_objects(self) -> FakeObjects:
-        return FiledObjects(self.path, self.inventory)
+        filed = FiledObjects(self.path, self.inventory)
+        filed.react = lambda _verb, _target: self._velero(filed)
+        return filed
+
+    def install_velero(self) -> None:
+        """As a cluster's owner would."""
+        spec, status = {"default": True}, {"phase": "Available"}
+        meta = {"name": "default", "namespace": "velero"}
+        self.objects.put(kinds.VELERO_LOCATIONS, {"metadata": meta, "spec": spec, "status": status})
+
+    def arrange(self, **changes: Any) -> None:
+        if self.objects.find(kinds.VELERO_LOCATIONS, "velero", "default") is not None:
+            self.objects.unserved.discard("backups.velero.io")
+        super().arrange(**changes)
+
+    def _velero(self, objects: FakeObjects) -> None:
+        """Velero is done at once, with a snapshot of each volume."""
+        for place, held in list(objects.held.items()):
+            if place[0] == kinds.VELERO_BACKUPS and "status" not in held:
+                status = {"phase": "Completed", "csiVolumeSnapshotsCompleted": 3}
+                objects.put(kinds.VELERO_BACKUPS, held | {"status": status})
 
     async def idle(self) -> None:
         await asyncio.sleep(_POLL_SECONDS)

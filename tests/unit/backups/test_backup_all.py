@@ -11,10 +11,6 @@ from opsapi.backups.model import Status
 from opsapi.backups.ports import BackupFilter
 from opsapi.kit.errors import ResourceNotFound, ValidationFailed
 from opsapi.operations.model import ItemState, Operation, Outcome, State, lock_key
-from opsapi.operations.proposal import Proposal
-from opsapi.playbooks.backing_up import BackupAllParameters
-from opsapi.playbooks.model import Context
-from opsapi.policy.model import Subject
 from support.acting import make_new_operation
 from support.backing_up import BackupStage
 from support.backup_stores import FakeStore
@@ -29,21 +25,8 @@ def stage(stage: BackupStage) -> BackupStage:
     return stage
 
 
-async def proposed(stage: BackupStage, **parameters: Any) -> Proposal:
-    call = stage.call()
-    subject = Subject(call.caller.account_id, call.caller.kind, "ws-123", stage.cluster.workspace.mode)
-    return await stage.playbook.propose(
-        stage.cluster,
-        subject,
-        BackupAllParameters(**parameters),
-        context=Context(),
-        reason="nightly",
-        confirm=False,
-    )
-
-
 async def run(stage: BackupStage, **parameters: Any) -> Operation:
-    operation = await stage.desk.begin(stage.call(), await proposed(stage, **parameters))
+    operation = await stage.desk.begin(stage.call(), await stage.proposed(**parameters))
     await stage.work()
     ended = await stage.ledger.get(operation.id)
     assert ended is not None
@@ -102,7 +85,7 @@ async def test_an_application_that_lacks_a_volume_counts_as_partial(stage: Backu
 
 
 async def test_where_none_can_be_saved_the_operation_fails(stage: BackupStage) -> None:
-    operation_proposal = await proposed(stage)
+    operation_proposal = await stage.proposed()
     begun = await stage.desk.begin(stage.call(), operation_proposal)
     for kind, namespace, name in (("STATEFUL_SETS", "shop", "db"), ("DEPLOYMENTS", "shop", "web"),
                                   ("DAEMON_SETS", "elsewhere", "agent")):  # fmt: skip
@@ -116,7 +99,7 @@ async def test_where_none_can_be_saved_the_operation_fails(stage: BackupStage) -
 
 
 async def test_an_application_that_another_operation_holds_is_waited_for(stage: BackupStage) -> None:
-    proposal = await proposed(stage)
+    proposal = await stage.proposed()
     lock = lock_key("ws-123", stage.application_id("web"))
     busy = make_new_operation(resource_id=stage.application_id("web"), id="op-busy")
     await stage.ledger.begin(busy, stage.call(), locks={lock})
@@ -142,24 +125,24 @@ async def test_an_application_that_another_operation_holds_is_waited_for(stage: 
 
 
 async def test_some_namespaces_or_one_application_alone(stage: BackupStage) -> None:
-    only = await proposed(stage, namespaces=["elsewhere"])
+    only = await stage.proposed(namespaces=["elsewhere"])
     assert only.plan["objects"] == [{"kind": "DaemonSet", "namespace": "elsewhere", "name": "agent"}]
     for component in ("web", stage.application_id("web")):
-        one = await proposed(stage, target_component=component)
+        one = await stage.proposed(target_component=component)
         assert [found["name"] for found in one.plan["objects"]] == ["web"]
     with pytest.raises(ResourceNotFound):
-        await proposed(stage, target_component="nothing")
+        await stage.proposed(target_component="nothing")
 
 
 async def test_a_wrong_parameter_is_named_with_its_path(stage: BackupStage) -> None:
     with pytest.raises(ValidationFailed) as caught:
-        await proposed(stage, retention_policy="forever", notification_channels=["slack:#typo"])
+        await stage.proposed(retention_policy="forever", notification_channels=["slack:#typo"])
     details: Any = caught.value.details
     assert set(details.fields) == {"parameters.retention_policy", "parameters.notification_channels"}
 
 
 async def test_a_workspace_without_applications_has_nothing_to_do(stage: BackupStage) -> None:
-    proposal = await proposed(stage, namespaces=["empty"])
+    proposal = await stage.proposed(namespaces=["empty"])
     assert proposal.nothing_to_do
     operation = await run(stage, namespaces=["empty"])
     assert (operation.state, operation.outcome) == (State.COMPLETED, Outcome.NOTHING_TO_DO)
