@@ -3,6 +3,7 @@
 Time is a SetClock's, but for leases on PostgreSQL, which run on its own clock.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
@@ -13,7 +14,7 @@ from opsapi.adapters.sql.ledger import SqlLedger
 from opsapi.adapters.sql.tables import audit_entries, operation_locks, outbox_events
 from opsapi.kit.caller import AccountKind, Call, System
 from opsapi.kit.errors import DependencyUnavailable
-from opsapi.operations.errors import StepFailed
+from opsapi.operations.errors import StepFailed, StepPostponed
 from opsapi.operations.execution import Execution
 from opsapi.operations.model import Claim, Failure, Operation, Outcome, State, Undo, UndoState, lock_key
 from opsapi.operations.procedures import Procedure, Procedures, Replanner, StepDone, StepProcedure
@@ -65,6 +66,9 @@ class Steps:
         self.done: list[tuple[str, str]] = []
         self.undone: list[tuple[str, str]] = []
         self.at: Hook = _nothing
+        self.versions: Counter[str] = Counter()
+        """Of each resource: a write under an older one is refused, as an API server does."""
+        self.refused = 0
         self.nap = 0.0
         self.fails = ""
         """The step that fails once it was applied."""
@@ -87,8 +91,15 @@ class Steps:
         if work.interrupted is not None and key in self.applied:
             await work.record({"of": name}, found=True)
             return
+        resource = work.operation.resource_id
+        version = self.versions[resource]
         await work.intend({"of": name})
         await self.at(f"{name}:intended")
+        if self.versions[resource] != version:
+            self.refused += 1
+            await work.withdraw()
+            raise StepPostponed("CONFLICT", "somebody else has written meanwhile")
+        self.versions[resource] += 1
         self.applied.add(key)
         self.done.append(key)
         await self.at(f"{name}:applied")

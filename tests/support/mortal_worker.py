@@ -1,18 +1,20 @@
 """A worker process that kills itself with SIGKILL at a named point, the first time it gets there.
 
-    python -m support.mortal_worker DATABASE_URL CLUSTER_PORT POINT
+    python -m support.mortal_worker DATABASE_URL CLUSTER_PORT POINT [--signal SIGSTOP] [--concurrency N] [--lease S] [--verify S]
 
 Ends with 0 once no operation is queued or running. POINT is `never` or `<before|after>:<method>[:<n>]`, a method of
 the ledger or of the cluster's port, its n-th call (1 by default). The ledger's `_start` and `_end` are inside a
 transaction: what a worker wrote before it dies there must be gone.
 """
 
+import argparse
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+import msgspec
 
 from opsapi.adapters.sql.engine import Database
 from opsapi.adapters.sql.ledger import SqlLedger
@@ -36,8 +38,8 @@ ENGINE = EngineSettings(lease_seconds=0.5, poll_seconds=0.05, backoff_seconds=0.
 SCALING = ScalingSettings(verify_seconds=2, hold_seconds=0.1, poll_seconds=0.02)
 
 
-def arm(held: object, method: str, when: str, nth: int) -> None:
-    """Makes the n-th call of `held.method` the process' last."""
+def arm(held: object, method: str, when: str, nth: int, number: signal.Signals = signal.SIGKILL) -> None:
+    """Makes the n-th call of `held.method` the process' last; with SIGSTOP, where it stands still until SIGCONT."""
     if not hasattr(held, method):
         return
     original: Callable[..., Awaitable[Any]] = getattr(held, method)
@@ -47,10 +49,10 @@ def arm(held: object, method: str, when: str, nth: int) -> None:
         nonlocal calls
         calls += 1
         if when == "before" and calls == nth:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         answer = await original(*arguments, **named)
         if when == "after" and calls == nth:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         return answer
 
     setattr(held, method, mortal)
@@ -60,21 +62,29 @@ async def unplanned(operation: Operation) -> Proposal:
     raise AssertionError(f"{operation.id} waits for nobody")
 
 
-async def work_off(url: str, port: int, point: str) -> None:
+async def work_off(
+    url: str,
+    port: int,
+    point: str,
+    *,
+    number: signal.Signals = signal.SIGKILL,
+    engine: EngineSettings = ENGINE,
+    scaling: ScalingSettings = SCALING,
+) -> None:
     """Until no operation is queued or running any more."""
     clock, signals, database = SystemClock(), Signals(), Database(url)
     ledger, workloads = SqlLedger(database, clock, signals), RemoteWorkloads(port)
     if point != "never":
         when, method, *nth = point.split(":")
         for held in (ledger, workloads):
-            arm(held, method, when, int(nth[0]) if nth else 1)
+            arm(held, method, when, int(nth[0]) if nth else 1, number)
     clusters = FakeClusters(FakeCluster(make_workspace()))
     procedures = Procedures()
-    join_scaling(clusters, workloads, ledger, procedures, clock, SCALING)
+    join_scaling(clusters, workloads, ledger, procedures, clock, scaling)
     steps = ScalingSteps(clusters, workloads, FakeObjects(), PolicyBook(UNHURRIED), SCALING)
     procedures.register(autoscale_procedure(steps, unplanned))
-    execution = Execution(ledger, procedures, clock, ENGINE)
-    worker = Worker(ledger, execution, procedures, signals, clock, ENGINE)
+    execution = Execution(ledger, procedures, clock, engine)
+    worker = Worker(ledger, execution, procedures, signals, clock, engine)
     running = asyncio.create_task(worker.run())
     while True:
         depth = await ledger.depth()
@@ -86,5 +96,27 @@ async def work_off(url: str, port: int, point: str) -> None:
     await database.close()
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("port", type=int)
+    parser.add_argument("point")
+    parser.add_argument("--signal", default="SIGKILL")
+    parser.add_argument("--concurrency", type=int, default=ENGINE.concurrency)
+    parser.add_argument("--lease", type=float, default=ENGINE.lease_seconds)
+    parser.add_argument("--verify", type=float, default=SCALING.verify_seconds)
+    given = parser.parse_args()
+    asyncio.run(
+        work_off(
+            given.url,
+            given.port,
+            given.point,
+            number=signal.Signals[given.signal],
+            engine=msgspec.structs.replace(ENGINE, concurrency=given.concurrency, lease_seconds=given.lease),
+            scaling=msgspec.structs.replace(SCALING, verify_seconds=given.verify),
+        )
+    )
+
+
 if __name__ == "__main__":
-    asyncio.run(work_off(sys.argv[1], int(sys.argv[2]), sys.argv[3]))
+    main()
