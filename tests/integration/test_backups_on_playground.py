@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
 from opsapi.adapters.kubernetes.objects import KubernetesObjects
 from opsapi.adapters.objectstore.store import BucketStore
@@ -28,9 +29,11 @@ from opsapi.operations.execution import Execution
 from opsapi.operations.model import Operation, Outcome, State, UndoState
 from opsapi.operations.settings import EngineSettings
 from opsapi.operations.signals import Signals
+from opsapi.playground.api.authentication import service_account
 from opsapi.playground.faults.world import FaultSpec
 from opsapi.playground.registry import Obj
 from opsapi.playground.world import World
+from opsapi.workspaces.access import Feature, check, manifest
 from support.acting import SetClock, make_call, make_caller
 from support.cluster import running_api
 from support.database import sqlite_template
@@ -43,6 +46,7 @@ from support.scaling import UNHURRIED
 
 __all__ = ["s3", "sqlite_template"]
 
+_TOKEN = "a-service-accounts-token"
 ADMIN = make_caller("workspace:admin", "application:write", account_id="sa-person", kind=AccountKind.PERSON)
 
 
@@ -204,8 +208,14 @@ class Scene:
 
 
 async def opened(
-    stack: AsyncExitStack, sqlite_template: Path, tmp_path: Path, store: BucketStore, *installed: str
+    stack: AsyncExitStack,
+    sqlite_template: Path,
+    tmp_path: Path,
+    store: BucketStore,
+    *installed: str,
+    features: tuple[Feature, ...] = (),
 ) -> Scene:
+    """With `features`, under an account that holds their rights and no others."""
     shutil.copy(sqlite_template, tmp_path / "opsapi.db")
     database = Database(f"sqlite:///{tmp_path / 'opsapi.db'}")
     stack.push_async_callback(database.close)
@@ -213,8 +223,11 @@ async def opened(
     for name in installed:
         world.install(name)
     furnish(world)
-    api = await stack.enter_async_context(running_api(world.objects, bootstrapped=False))
-    live = await stack.enter_async_context(living(inline(api.kubeconfig())))
+    for document in yaml.safe_load_all(manifest(features)) if features else ():
+        world.apply(document)
+    tokens = {_TOKEN: service_account("opsapi", "opsapi")}
+    api = await stack.enter_async_context(running_api(world.objects, tokens=tokens, bootstrapped=False))
+    live = await stack.enter_async_context(living(inline(api.kubeconfig(_TOKEN if features else ""))))
     await live.until_synced()
     scene = Scene(world, live, database, store)
     await scene.synced()
@@ -492,3 +505,62 @@ async def test_veleros_own_ttl_ends_its_backups_and_their_records_follow(velero:
     held = await velero.records.get(backup.id)
     assert held is not None
     assert held.status is Status.DELETED
+
+
+# rights
+
+MANIFESTS = (Feature.READ, Feature.EVENTS, Feature.BACKUP, Feature.BACKUP_SECRETS, Feature.BACKUP_VOLUMES)
+RESTORES = (Feature.RESTORE, Feature.RESTORE_SECRETS)
+
+
+async def test_the_features_own_rights_are_enough_for_backup_restore_and_deletion(
+    sqlite_template: Path, tmp_path: Path, folder: BucketStore
+) -> None:
+    async with AsyncExitStack() as stack:
+        features = (*MANIFESTS, *RESTORES)
+        scene = await opened(stack, sqlite_template, tmp_path, folder, "snapshots", features=features)
+        assert (await check(scene.live.cluster, features)).missing == []
+        _, backup = await scene.back_up()
+        assert backup.status is Status.COMPLETED
+        restored = await scene.restore(backup, target_namespace="copy")
+        assert restored.state is State.COMPLETED, restored
+        assert (await scene.delete(backup)).state is State.COMPLETED
+
+
+async def test_veleros_feature_is_enough_for_velero(sqlite_template: Path, tmp_path: Path, folder: BucketStore) -> None:
+    async with AsyncExitStack() as stack:
+        features = (Feature.READ, Feature.EVENTS, Feature.BACKUP, Feature.VELERO, Feature.RESTORE)
+        scene = await opened(stack, sqlite_template, tmp_path, folder, "snapshots", "velero", features=features)
+        _, backup = await scene.back_up()
+        assert (backup.engine, backup.status) == (Engine.VELERO, Status.COMPLETED)
+        restored = await scene.restore(backup, target_namespace="copy")
+        assert restored.state is State.COMPLETED, restored
+        assert (await scene.delete(backup)).state is State.COMPLETED
+
+
+async def test_without_rights_to_velero_manifests_are_taken_and_that_is_said(
+    sqlite_template: Path, tmp_path: Path, folder: BucketStore
+) -> None:
+    async with AsyncExitStack() as stack:
+        scene = await opened(stack, sqlite_template, tmp_path, folder, "snapshots", "velero", features=MANIFESTS)
+        params = ApplicationParams(application_id=scene.application())
+        reply = await scene.joined.backups.trigger_backup(scene.call(), params, BackupBody(dry_run=True))
+        assert reply.data.engine is Engine.MANIFESTS
+        assert any("Velero is passed over: its objects may not be read: Forbidden" in one for one in reply.warnings)
+
+
+async def test_without_the_right_to_restore_the_dry_run_says_so_and_nothing_is_left(
+    sqlite_template: Path, tmp_path: Path, folder: BucketStore
+) -> None:
+    async with AsyncExitStack() as stack:
+        features = (*MANIFESTS, Feature.RESTORE)
+        scene = await opened(stack, sqlite_template, tmp_path, folder, "snapshots", features=features)
+        _, backup = await scene.back_up()
+        reply = await scene.ask(backup, target_namespace="copy", dry_run=True)
+        plan = msgspec.to_builtins(reply.data.plan)
+        assert not plan["allowed"]
+        refused = [one["kind"] for one in plan["details"]["objects"] if one["accepted"] is False]
+        assert refused == ["Secret"]
+        restored = await scene.restore(backup, target_namespace="copy")
+        assert restored.state is State.ROLLED_BACK
+        assert scene.find("persistentvolumeclaims", "data") is None
