@@ -151,7 +151,7 @@ _RBAC = """# Kubernetes rights
 
 The smallest rights that each feature needs, as `opsapi workspaces rbac --features …` prints them and
 `opsapi workspaces check ID` proves them by asking the cluster. A workspace that is limited to namespaces works with
-Roles alone. Secrets are never read.
+Roles alone. Secrets are read by the features that are named for them, and by no other.
 
 Reading and acting may use separate credentials (`act:` in the configuration, `acting_kubeconfig` in the API).
 
