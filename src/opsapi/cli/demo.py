@@ -255,6 +255,7 @@ def _write_config(folder: Path, port: int) -> Path:
         "operations": {"drain_seconds": 2},
         "database": {"url": f"sqlite+aiosqlite:///{folder / 'opsapi.db'}"},
         "keys": {"audit": key(), "encryption": [key()]},
+        "backups": {"store": {"url": f"file://{folder / 'backups'}"}},
         "workspaces": [
             {
                 "id": workspace["id"],
@@ -269,6 +270,7 @@ def _write_config(folder: Path, port: int) -> Path:
             for workspace in WORKSPACES
         ],
     }
+    (folder / "backups").mkdir(mode=0o700)
     path = folder / "opsapi.yaml"
     _write_private(path, yaml.safe_dump(config, sort_keys=False))
     return path
