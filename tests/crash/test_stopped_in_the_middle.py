@@ -143,6 +143,28 @@ async def test_an_operation_begun_just_before_a_pause_was_seen_has_no_effect(roo
     assert room.steps.done == []
 
 
+async def test_a_replica_that_does_not_serve_the_workspace_yet_leaves_it_to_others(
+    room: Room, database: Database
+) -> None:
+    begun = await room.begin()
+    late = Room(database, clock=room.clock, steps=room.steps)
+    await late.clusters.close("ws-123")
+    await late.execution.run(await late.claimed("late"))
+    await room.work()
+    ended = await room.ended(begun)
+    assert ending(ended) == (State.COMPLETED, Outcome.CHANGED, None)
+    assert (ended.attempts, late.ledger.pauses_taken) == (2, [1.0])
+
+
+async def test_an_operation_of_a_workspace_that_nobody_serves_ends_after_a_while(room: Room) -> None:
+    begun = await room.begin()
+    await room.clusters.close("ws-123")
+    await room.work()
+    assert ending(await room.ended(begun)) == (State.CANCELLED, None, "DEPENDENCY_UNAVAILABLE")
+    assert room.ledger.pauses_taken == [1.0, 2.0, 4.0]
+    assert room.steps.done == []
+
+
 async def test_a_pause_survives_the_worker_that_should_have_heeded_it(room: Room) -> None:
     begun = await room.begin()
     room.steps.at = dies_at("one:recorded")

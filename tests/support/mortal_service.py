@@ -11,7 +11,7 @@ from opsapi.cli import main
 from opsapi.kit.idempotency import StoredAnswer
 
 
-async def _die(_store: SqlIdempotencyStore, _claim_id: str, _answer: StoredAnswer) -> None:
+async def _die(self: SqlIdempotencyStore, claim_id: str, answer: StoredAnswer) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 

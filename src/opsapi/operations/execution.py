@@ -31,6 +31,7 @@ from opsapi.operations.work import Gate, OpenGate, StepWork
 _UNDO_SECONDS = 60.0
 _UNDO_TRIES = 3
 """Times as many as a step has: what kills every worker that undoes it must not come back for ever."""
+_DONE = (StepState.COMPLETED, StepState.SKIPPED)
 _log = logging.getLogger(__name__)
 
 
@@ -66,6 +67,7 @@ class Execution:
         if procedure is None:
             raise LookupError(f"no procedure {operation.action} version {operation.version}")
         try:
+            await self._leave_to_others(claim)
             backward = operation.error is not None or operation.rollback_requested_at is not None
             if operation.approved_by is not None and not backward and not operation.touched:
                 await self._check_fresh(claim, procedure)
@@ -75,6 +77,17 @@ class Execution:
             await self._stop(claim, procedure, stopped.failure)
         except _Postponed:
             return
+
+    async def _leave_to_others(self, claim: Claim) -> None:
+        """What a replica does not serve (yet) is for those that do; where nobody does for long, the gate ends it."""
+        operation = claim.operation
+        if self._gate.serves(operation) or not self._has_time(operation, operation.attempts):
+            return
+        failure = Failure(
+            code="DEPENDENCY_UNAVAILABLE", message=f"Workspace {operation.workspace_id} is not served here"
+        )
+        position = next((step.position for step in operation.steps if step.state not in _DONE), 0)
+        await self._postpone(claim, position, failure, operation.attempts)
 
     async def _check_fresh(self, claim: Claim, procedure: Procedure) -> None:
         """What a person approved is what is done: planned again at the last moment, by whoever comes to do it. Raises
@@ -108,9 +121,8 @@ class Execution:
 
     async def _forward(self, claim: Claim, procedure: Procedure, stop: asyncio.Event) -> bool:
         """Whether every step succeeded; then the operation is completed."""
-        done_states = (StepState.COMPLETED, StepState.SKIPPED)
         operation = claim.operation
-        left = [step.position for step in operation.steps if step.state not in done_states]
+        left = [step.position for step in operation.steps if step.state not in _DONE]
         if not left:
             await self._finish(claim, procedure, State.COMPLETED)
             return True

@@ -17,6 +17,11 @@ from opsapi.operations.ports import Ledger
 class Gate(Protocol):
     """Asked before every effect: whether the operation may still act."""
 
+    def serves(self, operation: Operation) -> bool:
+        """Whether this process serves the operation's workspace: one that was registered at another replica it serves
+        a few seconds later."""
+        ...
+
     async def refusal(self, operation: Operation, *, undo: bool) -> Failure | None:
         """Why not (the account is revoked or lacks the permission by now, the workspace is paused, gone, or not in act
         mode any more), or None. An undo is the service's own duty: the account does not count for it."""
@@ -25,6 +30,9 @@ class Gate(Protocol):
 
 class OpenGate:
     """For tests and installations that have nothing to ask."""
+
+    def serves(self, operation: Operation) -> bool:  # noqa: ARG002  the port's names
+        return True
 
     async def refusal(self, operation: Operation, *, undo: bool) -> Failure | None:  # noqa: ARG002  the port's names
         return None

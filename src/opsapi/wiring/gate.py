@@ -17,6 +17,9 @@ class AccountGate:
         self._clusters = clusters
         self._ledger = ledger
 
+    def serves(self, operation: Operation) -> bool:
+        return self._clusters.find(operation.workspace_id) is not None
+
     async def refusal(self, operation: Operation, *, undo: bool) -> Failure | None:
         for pause in await self._ledger.pauses():
             if pause.scope in (EVERYWHERE, operation.workspace_id):
