@@ -122,10 +122,10 @@ async def test_a_dead_replicas_work_goes_on_in_time_and_the_livings_is_left_alon
 @pytest.mark.parametrize(
     ("point", "late_writes", "found"),
     [
-        ("after:intend", 1, False),
+        pytest.param("after:intend", 1, False, marks=pytest.mark.slow),
         ("before:write_scale", 1, False),
         ("after:write_scale", 0, True),
-        ("after:record", 0, False),
+        pytest.param("after:record", 0, False, marks=pytest.mark.slow),
     ],
 )
 async def test_what_was_held_up_beyond_its_lease_changes_nothing_when_it_wakes(
