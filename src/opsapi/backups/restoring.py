@@ -67,6 +67,8 @@ def _claim(
     snapshot = volume.snapshot
     if not elsewhere:
         return [], manifests.from_snapshot(claim, snapshot.name, snapshot.restore_size)
+    if snapshot.handle is None or snapshot.driver is None:
+        return [], claim  # which `unrestorable_volumes` refuses
     name = f"opsapi-{stable_id(backup.id, options.namespace, volume.claim)}"
     content, copied = manifests.copied_snapshot(snapshot, options.namespace, name)
     made = [(SNAPSHOT_CONTENTS, content), (SNAPSHOTS, copied)]

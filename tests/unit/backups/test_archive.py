@@ -11,6 +11,7 @@ from opsapi.adapters.secrets.sealing import AesGcmSealer
 from opsapi.backups import kinds
 from opsapi.backups.archive import Archive, Unreadable, Written
 from opsapi.backups.model import Backup, LeftOut, Status, Volume
+from opsapi.kit.errors import DependencyUnavailable
 from opsapi.workspaces.writing import JsonObject, Resource
 from support.acting import NOON
 from support.backup_stores import FakeStore, make_backup
@@ -164,6 +165,22 @@ async def test_a_finished_try_is_found_and_a_half_finished_one_is_not() -> None:
     assert await Archive(store, SEALER).found(backup) == done
     store.flip(FILES[0])
     assert await Archive(store, SEALER).found(backup) is None
+
+
+async def test_a_second_try_that_dies_half_way_leaves_no_index_of_the_first() -> None:
+    store = FakeStore()
+    await written(store)
+    put = store.put
+
+    async def dying(path: str, data: bytes) -> None:
+        if path.endswith("deployments.apps/web.json"):
+            raise DependencyUnavailable("backup_store", "it died")
+        await put(path, data)
+
+    store.put = dying  # type: ignore[method-assign]
+    with pytest.raises(DependencyUnavailable):
+        await written(store)
+    assert INDEX not in store.held
 
 
 NAMES = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?)?", fullmatch=True)

@@ -124,6 +124,22 @@ async def test_an_application_that_another_operation_holds_is_waited_for(stage: 
     assert await stage.ledger.holder(lock) is None
 
 
+async def test_an_application_is_free_again_once_it_is_done(stage: BackupStage) -> None:
+    """The namespace `elsewhere` comes first."""
+    locks: list[object] = []
+    first = lock_key("ws-123", stage.application_id("agent"))
+    done = stage.ledger.put_item
+
+    async def watched(claim: Any, position: int, key: str, item: Any, **more: Any) -> None:
+        await done(claim, position, key, item, **more)
+        if key == "StatefulSet/shop/db":
+            locks.append(await stage.ledger.holder(first))
+
+    stage.ledger.put_item = watched  # type: ignore[method-assign]
+    await run(stage)
+    assert locks == [None, None]
+
+
 async def test_some_namespaces_or_one_application_alone(stage: BackupStage) -> None:
     only = await stage.proposed(namespaces=["elsewhere"])
     assert only.plan["objects"] == [{"kind": "DaemonSet", "namespace": "elsewhere", "name": "agent"}]

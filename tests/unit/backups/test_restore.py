@@ -7,19 +7,23 @@ import pytest
 from msgspec.structs import replace
 
 from opsapi.accounts.errors import InsufficientInternalPermissions
+from opsapi.adapters.secrets.sealing import AesGcmSealer
 from opsapi.applications.errors import ManagedExternally, ProtectedNamespace
 from opsapi.backups import kinds
+from opsapi.backups.archive import Archive
 from opsapi.backups.errors import BackupDamaged, BackupNotFound, ObjectsExist
-from opsapi.backups.model import RESTORED_BY, Backup
+from opsapi.backups.model import RESTORED_BY, Backup, Ended, Status
 from opsapi.kit.caller import AccountKind
 from opsapi.kit.errors import InvalidState, PolicyDenied, ResourceNotFound
 from opsapi.kit.permissions import Permission
 from opsapi.operations.model import Operation, Outcome, State, UndoState
 from opsapi.policy.model import PolicySettings
 from opsapi.workspaces.model import Mode
-from opsapi.workspaces.writing import JsonObject, Resource
+from opsapi.workspaces.writing import JsonObject, ObjectKey, Resource, WriteRefused
 from support.backing_up import SETTINGS, BackupStage, application
 from support.backup_stores import FakeStore
+from support.inventory import make_workspace
+from support.joining_backups import KEY
 
 ADMIN = "workspace:admin@ws-123"
 READ = "application:read@ws-123"
@@ -325,6 +329,44 @@ async def test_admin_is_needed_where_it_came_from(stage: BackupStage, backup: Ba
 async def test_admin_is_needed_where_it_goes_as_well(stage: BackupStage, backup: Backup) -> None:
     with pytest.raises(ResourceNotFound):
         await stage.restore(backup, call=stage.call(ADMIN, READ), target_workspace="ws-9", target_namespace="elsewhere")
+
+
+async def test_a_workspace_that_one_may_only_read_takes_no_restore(stage: BackupStage, backup: Backup) -> None:
+    await stage.clusters.open(make_workspace("ws-9"))
+    call = stage.call(ADMIN, READ, "workspace:write@ws-9")
+    with pytest.raises(InsufficientInternalPermissions):
+        await stage.restore(backup, call=call, target_workspace="ws-9", target_namespace="elsewhere")
+
+
+async def test_a_backup_that_became_another_since_the_plan_is_not_restored(stage: BackupStage, backup: Backup) -> None:
+    reply = await stage.restore(backup, target_namespace="elsewhere")
+    archive = Archive(stage.store, AesGcmSealer([KEY]))
+    written = await archive.write(backup, [], volumes=[], left_out=[], cluster_version=None, at=stage.clock.now())
+    ended = Ended(status=Status.COMPLETED, finished_at=stage.clock.now(), checksum=written.checksum)
+    await stage.records.close(backup.id, ended)
+    operation = await stage.ended(reply)
+    assert operation.state is State.FAILED
+    assert operation.error is not None
+    assert operation.error.code == "INVALID_STATE"
+    assert stage.objects.writes == []
+
+
+async def test_a_snapshot_without_its_handle_is_restored_in_its_own_namespace_alone(stage: BackupStage) -> None:
+    """Where the credentials may not read VolumeSnapshotContents."""
+    get = stage.objects.get
+
+    async def blind(key: ObjectKey, subresource: str = "") -> JsonObject:
+        if key.resource == kinds.SNAPSHOT_CONTENTS:
+            raise WriteRefused("Forbidden", "volumesnapshotcontents is forbidden", 403)
+        return await get(key, subresource)
+
+    stage.objects.get = blind  # type: ignore[method-assign]
+    backup = await stage.made()
+    assert backup.status is Status.COMPLETED
+    with pytest.raises(InvalidState, match="cannot bring back the volumes"):
+        await stage.restore(backup, target_namespace="elsewhere")
+    stage.destroy()
+    assert (await restored(stage, backup, target_namespace=None)).state is State.COMPLETED
 
 
 async def test_another_workspaces_backup_is_not_there(stage: BackupStage, backup: Backup) -> None:

@@ -186,6 +186,16 @@ async def test_only_the_backups_own_snapshots_go(stage: BackupStage) -> None:
     assert (await verified(stage, second)).state is State.COMPLETED
 
 
+async def test_a_snapshot_that_somebody_took_over_is_left_to_them(stage: BackupStage) -> None:
+    backup = await stage.made()
+    snapshot = backup.volumes[0].snapshot
+    assert snapshot is not None
+    changes = {"metadata": {"annotations": {"opsapi.dev/backup": "mine-now"}}}
+    stage.objects.merge(kinds.SNAPSHOTS, "shop", snapshot.name, changes)
+    assert (await deleted(stage, backup)).state is State.COMPLETED
+    assert [place[2] for place in stage.objects.held if place[0] == kinds.SNAPSHOTS] == [snapshot.name]
+
+
 async def test_an_agents_deletion_waits_for_a_person(stage: BackupStage) -> None:
     stage.arrange(policy=PolicySettings())
     backup = await stage.made(include_volumes=False)
