@@ -29,7 +29,7 @@ from opsapi.workspaces.ports import Clusters
 
 _BY = System("incidents", "auto_remediate")
 _LATEST = 100
-_DECIDED = ("APPROVAL_REJECTED", "CANCELLED", "PAUSED")
+_UNDECIDED = "APPROVAL_EXPIRED"
 _log = logging.getLogger(__name__)
 
 
@@ -179,9 +179,10 @@ class Remediating:
 
 
 def _wants_people(operation: Operation) -> bool:
-    """It failed, or there is something that it may not do by itself; not where a person has stopped it."""
-    if operation.error is not None and operation.error.code in _DECIDED:
-        return False
+    """It failed, or found what it may not do by itself, or nobody decided on it in time; not where somebody stopped it
+    or said no."""
+    if operation.state is OperationState.CANCELLED:
+        return operation.error is not None and operation.error.code == _UNDECIDED
     if operation.state in (OperationState.FAILED, OperationState.ROLLED_BACK):
         return True
     return operation.outcome in (Outcome.PARTIAL, Outcome.PROPOSED)

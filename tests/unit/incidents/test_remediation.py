@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from opsapi.accounts.errors import InsufficientInternalPermissions
 from opsapi.adapters.sql.tables import outbox_events
 from opsapi.incidents.remediation_model import ACTION
+from opsapi.kit.caller import System
 from opsapi.kit.errors import InvalidState, PolicyDenied, ResourceNotFound, ValidationFailed
 from opsapi.operations.errors import OperationInProgress, StalePlan
-from opsapi.operations.model import Operation, Outcome, State, UndoState
+from opsapi.operations.model import Failure, Operation, Outcome, State, UndoState
 from opsapi.operations.ports import OperationFilter
 from opsapi.operations.proposal import plan_hash
 from opsapi.policy.model import Limits, PolicySettings
@@ -263,6 +264,28 @@ async def test_confirmation_required_only_adds_a_brake(emergency: Emergency) -> 
     assert reply.data.status == "pending_approval"
     await emergency.watch.look()
     assert (await emergency.look_at(incident_id)).data.state == "firing"
+
+
+@pytest.mark.parametrize(("end", "state"), [("cancel", "firing"), ("reject", "firing"), ("expire", "escalated")])
+async def test_what_a_person_stopped_stays_and_what_nobody_decided_goes_to_people(
+    emergency: Emergency, end: str, state: str
+) -> None:
+    incident_id = await hung(emergency)
+    await emergency.manage(incident_id, "auto_remediate", confirmation_required=True)
+    operation, by = await emergency.only(), System("cli", "decide", "root")
+    if end == "cancel":
+        await emergency.ledger.cancel(operation.id, by)
+    elif end == "reject":
+        await emergency.ledger.reject(operation.id, by, Failure(code="APPROVAL_REJECTED", message="no"))
+    else:
+        emergency.clock.advance(emergency.policy.approval_seconds)
+        assert await emergency.ledger.expire(emergency.clock.now()) == 1
+        emergency.settings = msgspec.structs.replace(emergency.settings, escalate_after_seconds=0)
+        emergency.arrange()
+    await emergency.watch.look()
+    told = (await emergency.look_at(incident_id)).data
+    assert told.state == state
+    assert told.timeline[2].event == "remediation_ended"
 
 
 async def test_policy_stands_above_an_incident(emergency: Emergency) -> None:
