@@ -1,7 +1,8 @@
 """A worker process that kills itself with SIGKILL at a named point, the first time it gets there.
 
-    python -m support.mortal_worker DATABASE_URL CLUSTER_PORT POINT [--signal SIGSTOP] [--concurrency N] [--lease S] [--verify S]
+    python -m support.mortal_worker DATABASE_URL CLUSTER_PORT POINT [OPTIONS]
 
+Options: `--signal SIGSTOP` to stand still there in place of dying, `--concurrency`, `--lease` and `--verify` (seconds).
 Ends with 0 once no operation is queued or running. POINT is `never` or `<before|after>:<method>[:<n>]`, a method of
 the ledger or of the cluster's port, its n-th call (1 by default). The ledger's `_start` and `_end` are inside a
 transaction: what a worker wrote before it dies there must be gone.
