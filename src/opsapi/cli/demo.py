@@ -52,7 +52,10 @@ ACCOUNTS: dict[str, tuple[AccountKind, tuple[str, ...]]] = {
         ("system:read", "workspace:admin", "application:write", "incident:write", "logs:read"),
     ),
     "reader": (AccountKind.SERVICE, ("system:read", "workspace:read", "application:read")),
-    "approver": (AccountKind.PERSON, ("system:read", "workspace:write", "application:read", "incident:write", "approvals:write")),
+    "approver": (
+        AccountKind.PERSON,
+        ("system:read", "workspace:write", "application:read", "incident:write", "approvals:write"),
+    ),
 }  # fmt: skip
 
 

@@ -58,7 +58,8 @@ class Decider:
         await self._check_decider(operation, by)
         _check_waiting(operation, self._clock.now())
         if operation.plan_hash is not None and seen_hash != operation.plan_hash:
-            raise StalePlan(StalePlanDetails(plan_hash=seen_hash[:64], fresh_plan_hash=operation.plan_hash))
+            details = StalePlanDetails(plan_hash=seen_hash[:64], fresh_plan_hash=operation.plan_hash)
+            raise StalePlan(details, "The hash is not of the plan that this operation waits with: look at it again")
         procedure = self._procedures.find(operation.action, operation.version)
         replan = None if procedure is None else procedure.replan
         proposal = None if replan is None else await replan(operation)
@@ -117,7 +118,7 @@ class Decider:
         raise StalePlan(details)
 
     def _ask(self, operation: Operation) -> Ask:
-        """For what is not planned again: who, where and on what, without its extent."""
+        """For what is not planned again: who, where and on which applications, without its extent."""
         found = self._mode_of(operation.workspace_id)
         mode, at = found if found is not None else ("observe", self._clock.now())
         kind = Subject.kind_of(operation.requested_by_kind)
@@ -125,6 +126,7 @@ class Decider:
             subject=Subject(operation.requested_by, kind, operation.workspace_id, mode),
             action=operation.action,
             at=at,
+            targets=tuple(key for key in operation.locks if "//" not in key),
             counted=operation.counted,
         )
 

@@ -45,10 +45,9 @@ class StalePlan(OpsError):
     )
     details_type = StalePlanDetails
 
-    def __init__(self, details: StalePlanDetails) -> None:
-        super().__init__(
-            "The plan was not issued to this account, has expired, or is not what would be done now", details
-        )
+    def __init__(self, details: StalePlanDetails, message: str = "") -> None:
+        stale = "The plan was not issued to this account, has expired, or is not what would be done now"
+        super().__init__(message or stale, details)
 
 
 class ApprovalRefusedDetails(Details, frozen=True, kw_only=True):

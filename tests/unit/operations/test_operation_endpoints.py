@@ -176,7 +176,7 @@ def test_estimates_are_defaults_until_there_is_history() -> None:
 async def test_what_takes_longer_than_estimated_is_about_to_end(desk: Desk) -> None:
     assert isinstance(desk.clock, SetClock)
     operation_id = await desk.begin(steps=("one",))
-    claim = await desk.claim()
+    await desk.claim()
     desk.clock.advance(600)
     held = await desk.ledger.get(operation_id)
     assert held is not None
