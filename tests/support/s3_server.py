@@ -71,7 +71,8 @@ def running_s3(folder: Path) -> Iterator[S3Server]:
     data = folder / "data"
     data.mkdir()
     command = [
-        weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-filer", "-s3.port.lance=0", "-s3.port.iceberg=0",
+        weed, "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-filer",
+        "-s3.port.lance=0", "-s3.port.iceberg=0",
         f"-master.port={port['master']}", f"-master.port.grpc={port['master_grpc']}",
         f"-volume.port={port['volume']}", f"-volume.port.grpc={port['volume_grpc']}", "-volume.max=100",
         f"-filer.port={port['filer']}", f"-filer.port.grpc={port['filer_grpc']}",
