@@ -33,6 +33,7 @@ from support.backup_stores import FakeStore
 from support.inventory import FakeCluster, FakeClusters, FakeInventory, make_workspace
 from support.joining_backups import join_backups
 from support.scaling import UNHURRIED
+from support.several_clusters import SeveralClusters
 from support.workloads import FakeWorkloads
 
 SETTINGS = BackupSettings(secrets=True, poll_seconds=2)
@@ -195,7 +196,8 @@ class Snapshotter:
 
 @dataclass
 class BackupStage:
-    """`back_up` and `restore` ask, `work` carries out what is claimable until nothing is."""
+    """`back_up` and `restore` ask, `work` carries out what is claimable until nothing is. `others` are the objects of
+    further workspaces, by id."""
 
     database: Database
     store: ObjectStore = field(default_factory=FakeStore)
@@ -203,6 +205,7 @@ class BackupStage:
     mode: Mode = Mode.ACT
     policy: PolicySettings = UNHURRIED
     with_store: bool = True
+    others: dict[str, FakeObjects] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.clock = SetClock()
@@ -232,10 +235,11 @@ class BackupStage:
             setattr(self, name, value)
         workspace = make_workspace("ws-123", mode=self.mode)
         self.cluster = FakeCluster(workspace, self.inventory)
-        self.clusters = FakeClusters(self.cluster)
+        further = (FakeCluster(make_workspace(name, mode=self.mode)) for name in self.others)
+        self.clusters = FakeClusters(self.cluster, *further)
         joined = join_backups(
             self.clusters,
-            self.objects,
+            SeveralClusters({"ws-123": self.objects, **self.others}),
             self.workloads,
             self.records,
             self.store if self.with_store else None,

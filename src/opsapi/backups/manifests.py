@@ -103,12 +103,13 @@ _CLEANERS: dict[str, Any] = {
 }
 
 
-def placed(obj: JsonObject, namespace: str, operation_id: str) -> JsonObject:
-    """The object for its new namespace, marked as the operation's. Elsewhere than it came from it loses what would
-    make others take it for the original: the application's id, and the marks of GitOps tools."""
+def placed(obj: JsonObject, namespace: str, operation_id: str, *, moved: bool = False) -> JsonObject:
+    """The object for its new namespace, marked as the operation's. Elsewhere than it came from, in another namespace or
+    (`moved`) another workspace, it loses what would make others take it for the original: the application's id, and
+    the marks of GitOps tools."""
     held = copy.deepcopy(obj)
     meta = held["metadata"]
-    if meta.get("namespace", namespace) != namespace:
+    if moved or meta.get("namespace", namespace) != namespace:
         _forget(meta)
         template = _template(held)
         if template is not None:

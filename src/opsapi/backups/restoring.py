@@ -54,7 +54,8 @@ def creations(backup: Backup, held: Sequence[Creation], options: RestoreOptions,
             made, arrived = _claim(backup, arrived, volumes.get(body["metadata"]["name"]), options, elsewhere)
             found += made
         found.append((resource, arrived))
-    placed = [(resource, _placed(resource, body, options.namespace, operation_id)) for resource, body in found]
+    moved = options.workspace_id != backup.workspace_id
+    placed = [(resource, _placed(resource, body, options.namespace, operation_id, moved)) for resource, body in found]
     return sorted(placed, key=lambda one: (place_in_order(one[0]), one[1]["metadata"]["name"]))
 
 
@@ -75,8 +76,8 @@ def _claim(
     return made, manifests.from_snapshot(claim, name, snapshot.restore_size)
 
 
-def _placed(resource: Resource, body: JsonObject, namespace: str, operation_id: str) -> JsonObject:
-    placed = manifests.placed(body, namespace, operation_id)
+def _placed(resource: Resource, body: JsonObject, namespace: str, operation_id: str, moved: bool) -> JsonObject:
+    placed = manifests.placed(body, namespace, operation_id, moved=moved)
     if not resource.namespaced:
         placed["metadata"].pop("namespace", None)
     return placed
