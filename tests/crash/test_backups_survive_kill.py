@@ -1,82 +1,21 @@
 """A worker dies by kill -9 at every point of a backup and a restore; another goes on, and nothing is done twice."""
 
-import asyncio
-import os
 import signal
-import sys
-from pathlib import Path
 
 import pytest
 
-from opsapi.adapters.sql.engine import Database
 from opsapi.backups import kinds
-from opsapi.backups.model import Backup, Status
+from opsapi.backups.model import Status
 from opsapi.backups.ports import BackupFilter
 from opsapi.kit.permissions import Permission
-from opsapi.operations.model import Operation, Outcome, State, UndoState
-from support.mortal_backups import MortalStage, carry_out, stage_of
+from opsapi.operations.model import Outcome, State, UndoState
+from support.backup_deaths import AFTER_THE_LEASE, Scene, run_worker, scene
+from support.mortal_backups import carry_out
 
-_TESTS = Path(__file__).parents[1]
-_DEADLINE = 60.0
-_AFTER_THE_LEASE = 60.0
+__all__ = ["scene"]
+
 SLOW = pytest.mark.slow
 _ALL = BackupFilter(workspaces=None)
-
-
-async def run_worker(url: str, path: Path, folder: Path, point: str) -> int:
-    environment = os.environ | {"PYTHONPATH": str(_TESTS)}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "support.mortal_backups", url, str(path), str(folder), point, env=environment
-    )
-    try:
-        async with asyncio.timeout(_DEADLINE):
-            return await process.wait()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-class Scene:
-    def __init__(self, url: str, database: Database, folder: Path) -> None:
-        self.url = url
-        self.database = database
-        self.path = folder / "cluster.json"
-        self.folder = folder / "store"
-
-    def stage(self) -> MortalStage:
-        return stage_of(self.database, self.path, self.folder)
-
-    async def play(self, point: str) -> tuple[Operation, MortalStage]:
-        """A worker dies at `point`, another goes on to the end."""
-        assert await run_worker(self.url, self.path, self.folder, point) == -signal.SIGKILL
-        stage = await carry_out(self.database, self.path, self.folder, "never", later=_AFTER_THE_LEASE)
-        return await stage.last(), stage
-
-    async def begun(self) -> MortalStage:
-        """A backup that waits for its worker."""
-        stage = self.stage()
-        stage.put_application()
-        stage.save()
-        await stage.back_up()
-        return stage
-
-    async def restoring(self, *, activate: bool = False) -> Backup:
-        """A restore of a complete backup that waits for its worker."""
-        stage = self.stage()
-        stage.put_application()
-        backup = await stage.made()
-        assert backup.status is Status.COMPLETED
-        stage.objects.writes.clear()
-        stage.save()
-        stage.clock.advance(1)
-        await stage.restore(backup, target_namespace="elsewhere", activate=activate)
-        return backup
-
-
-@pytest.fixture
-def scene(database_url: str, database: Database, tmp_path: Path) -> Scene:
-    return Scene(database_url, database, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +68,7 @@ async def test_an_index_that_nobody_recorded_is_found_and_not_written_again(scen
     assert await run_worker(scene.url, scene.path, scene.folder, "after:put:16") == -signal.SIGKILL
     (index,) = scene.folder.rglob("index.json")
     written = index.stat().st_ino
-    stage = await carry_out(scene.database, scene.path, scene.folder, "never", later=_AFTER_THE_LEASE)
+    stage = await carry_out(scene.database, scene.path, scene.folder, "never", later=AFTER_THE_LEASE)
     assert (await stage.last()).state is State.COMPLETED
     assert index.stat().st_ino == written
 
@@ -143,7 +82,7 @@ async def test_a_half_written_backup_is_never_listed_as_complete(scene: Scene) -
     assert [one.status for one in listed] == [Status.IN_PROGRESS]
     assert not list(scene.folder.rglob("index.json"))
     await stage.ledger.cancel(operation.id, stage.call())
-    ended = await carry_out(scene.database, scene.path, scene.folder, "never", later=_AFTER_THE_LEASE)
+    ended = await carry_out(scene.database, scene.path, scene.folder, "never", later=AFTER_THE_LEASE)
     assert [one.status for one in await ended.records.find(_ALL)] == [Status.FAILED]
     assert await ended.retention.sweep() == 1
     assert not [path for path in scene.folder.rglob("*") if path.is_file()]

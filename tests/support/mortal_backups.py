@@ -3,7 +3,7 @@ SIGKILL at a named point.
 
     python -m support.mortal_backups DATABASE_URL FILE FOLDER POINT
 
-POINT as in mortal_worker; `put` is the store's.
+POINT as in mortal_worker; `put` is the store's, and so is `store.delete`.
 """
 
 import asyncio
@@ -16,6 +16,8 @@ from opsapi.adapters.objectstore.store import BucketStore
 from opsapi.adapters.sql.engine import Database
 from opsapi.backups import kinds
 from opsapi.backups.settings import BackupStoreSettings
+from opsapi.backups.velero import RESTORE_NAME
+from opsapi.workspaces.writing import JsonObject
 from support.api_objects import FakeObjects
 from support.backing_up import BackupStage
 from support.mortal_playbooks import LEASE, FiledObjects
@@ -46,10 +48,30 @@ class MortalStage(BackupStage):
 
     def _velero(self, objects: FakeObjects) -> None:
         """Velero is done at once, with a snapshot of each volume."""
-        for place, held in list(objects.held.items()):
-            if place[0] == kinds.VELERO_BACKUPS and "status" not in held:
+        for (resource, namespace, _), held in list(objects.held.items()):
+            if resource == kinds.VELERO_BACKUPS and "status" not in held:
                 status = {"phase": "Completed", "csiVolumeSnapshotsCompleted": 3}
                 objects.put(kinds.VELERO_BACKUPS, held | {"status": status})
+            elif resource == kinds.VELERO_RESTORES and "status" not in held:
+                self._restore(objects, held)
+                objects.put(kinds.VELERO_RESTORES, held | {"status": {"phase": "Completed"}})
+            elif resource == kinds.VELERO_DELETIONS:
+                objects.remove(kinds.VELERO_BACKUPS, namespace, held["spec"]["backupName"])
+                objects.remove(kinds.VELERO_DELETIONS, namespace, held["metadata"]["name"])
+
+    def _restore(self, objects: FakeObjects, held: JsonObject) -> None:
+        """The workload and its Service, as the rules beside the Restore say."""
+        labels = {RESTORE_NAME: held["metadata"]["name"]}
+        spec = held["spec"]
+        source = spec["includedNamespaces"][0]
+        namespace = spec["namespaceMapping"][source]
+        for resource in (kinds.STATEFUL_SETS, kinds.SERVICES):
+            found = objects.find(resource, source, "db")
+            assert found is not None
+            if resource == kinds.STATEFUL_SETS and "resourceModifier" in spec:
+                found["spec"]["replicas"] = 0
+            meta = {"name": "db", "namespace": namespace, "labels": labels}
+            objects.put(resource, {"metadata": meta, "spec": found["spec"]})
 
     async def idle(self) -> None:
         await asyncio.sleep(_POLL_SECONDS)
@@ -71,9 +93,9 @@ async def carry_out(database: Database, path: Path, folder: Path, point: str, *,
     stage.clock.advance(later)
     if point != "never":
         when, method, *nth = point.split(":")
-        stored: object = stage.store if method == "put" else stage.objects
+        stored: object = stage.store if method in ("put", "store.delete") else stage.objects
         for held in (stage.ledger, stage.records, stored):
-            arm(held, method, when, int(nth[0]) if nth else 1)
+            arm(held, method.removeprefix("store."), when, int(nth[0]) if nth else 1)
     await stage.work(lease=LEASE)
     return stage
 
