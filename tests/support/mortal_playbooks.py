@@ -1,14 +1,16 @@
 """A worker that carries a playbook out on a cluster in a file, and kills itself with SIGKILL at a named point.
 
-    python -m support.mortal_playbooks DATABASE_URL FILE (heal|clean) POINT
+    python -m support.mortal_playbooks DATABASE_URL FILE (heal|vain|clean) POINT
 
-POINT as in mortal_worker. Time is each process' own and leaps, but for leases, which PostgreSQL measures by its own.
+`vain` heals, but no new pod becomes ready, so that it is undone. POINT as in mortal_worker. Time is each process' own
+and leaps, but for leases, which PostgreSQL measures by its own.
 """
 
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ import msgspec
 
 from opsapi.adapters.sql.engine import Database
 from opsapi.operations.model import Operation
+from opsapi.policy.model import PolicySettings
 from opsapi.workspaces.writing import JsonObject, ObjectKey, Resource
 from support.api_objects import PODS, FakeObjects, Write
 from support.cleaning import Attic
-from support.healing import DEPLOYMENTS, Ward
+from support.healing import DEPLOYMENTS, UNHURRIED, Ward
 from support.inventory import FakeInventory
 from support.mortal_worker import arm
 
@@ -73,9 +76,12 @@ class FiledObjects(FakeObjects):
 
 
 class MortalWard(Ward):
-    def __init__(self, database: Database, path: Path) -> None:
+    def __init__(
+        self, database: Database, path: Path, *, cures: bool = True, policy: PolicySettings = UNHURRIED
+    ) -> None:
         self._path = path
-        super().__init__(database)
+        self._cures = cures
+        super().__init__(database, policy=policy)
         self.objects.evicted = self.replace_evicted
 
     def make_objects(self) -> FakeObjects:
@@ -98,7 +104,7 @@ class MortalWard(Ward):
             if kind == PODS:
                 self.objects.remove(kind, namespace, name)
         for number in (1, 2):
-            self.pod(f"web-r{revision}-{number}", revision=revision, ready=revision == 1)
+            self.pod(f"web-r{revision}-{number}", revision=revision, ready=self._cures and revision == 1)
         self.count()
 
 
@@ -115,7 +121,11 @@ class MortalAttic(Attic):
         await super().idle()
 
 
-SCENES: dict[str, Callable[[Database, Path], MortalWard | MortalAttic]] = {"heal": MortalWard, "clean": MortalAttic}
+SCENES: dict[str, Callable[[Database, Path], MortalWard | MortalAttic]] = {
+    "heal": MortalWard,
+    "vain": partial(MortalWard, cures=False),
+    "clean": MortalAttic,
+}
 
 
 async def carry_out(database: Database, path: Path, kind: str, point: str, *, later: float = 0) -> Operation:

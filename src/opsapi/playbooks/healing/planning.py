@@ -6,6 +6,7 @@ import msgspec
 
 from opsapi.applications.errors import ManagedExternally, ManagerDetails
 from opsapi.applications.ownership import manager_of
+from opsapi.diagnosis.model import PodFinding
 from opsapi.kit.errors import (
     InvalidState,
     OpsError,
@@ -224,10 +225,10 @@ class HealPlaybook:
 
     def _target(self, subject: Subject, candidate: Candidate, choice: Choice) -> TargetOrder:
         diagnosis, meta, kind = candidate.diagnosis, candidate.workload.metadata, candidate.component.kind
+        pods = _to_evict(candidate, choice)
         limits = self._policy.settings.limits_for(subject, ACTION)
         release = diagnosis.release
         rollback = None
-        pods = choice.pods if choice.remedy is Remedy.RESTART else ()
         if choice.remedy is Remedy.ROLL_BACK and release is not None:
             rollback = RollbackOrder(
                 from_number=release.current.number,
@@ -238,9 +239,6 @@ class HealPlaybook:
                 to_uid=release.previous.uid,
                 label=release.current.label,
             )
-            if kind == STATEFUL_SET:
-                own = {pod.metadata.uid for pod in release.current.pods}
-                pods = tuple(finding for finding in diagnosis.findings if finding.uid in own)
         selector = candidate.workload.spec.selector
         return TargetOrder(
             application_id=candidate.component.id,
@@ -309,6 +307,19 @@ class HealPlaybook:
             reason=order.reason,
             nothing_to_do=not targets,
         )
+
+
+def _to_evict(candidate: Candidate, choice: Choice) -> tuple[PodFinding, ...]:
+    """Those that are restarted. With a new template: those that no controller replaces by themselves. A StatefulSet's
+    never replaces a pod that does not become ready, whatever its template says; with OnDelete none is replaced."""
+    release = candidate.diagnosis.release
+    on_delete = candidate.workload.spec.update_strategy.type == "OnDelete"
+    if choice.remedy is not Remedy.RESTART and candidate.component.kind != STATEFUL_SET and not on_delete:
+        return ()
+    if choice.remedy is Remedy.ROLL_BACK and release is not None:
+        left = {pod.metadata.uid for pod in release.current.pods}
+        return tuple(finding for finding in candidate.diagnosis.findings if finding.uid in left)
+    return choice.pods
 
 
 def _intended(order: HealOrder) -> dict[str, object]:

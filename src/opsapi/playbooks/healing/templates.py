@@ -61,8 +61,8 @@ class Templates:
                 async with self._ground.locked(work, order, target):
                     if not item.settled:
                         await self._write(work, order, target, item)
-                    if target.rollback is not None and target.pods:
-                        # A StatefulSet never replaces a pod that does not become ready, whatever its template says.
+                    if target.pods:
+                        await self._observed(work, order, target)
                         await self._evicting.evict_all(work, order, target)
             except TargetFailed as failed:
                 if not item.settled:
@@ -124,10 +124,25 @@ class Templates:
         else:
             await item.skip(f"{target.place} is as wanted by somebody else's change")
 
+    async def _observed(self, work: StepWork, order: HealOrder, target: TargetOrder) -> None:
+        """A controller that has not seen the new template yet would make a pod of the old one again.
+
+        Raises TargetFailed.
+        """
+        until = work.clock.monotonic() + min(self._ground.settings.replacement_seconds, work.remaining - 1)
+        while True:
+            held = await self._ground.workload(order, target)
+            if held.status.observed_generation >= held.metadata.generation:
+                return
+            if work.clock.monotonic() >= until:
+                raise TargetFailed("NOT_OBSERVED", f"the controller of {target.place} does not see its new template")
+            await work.sleep(self._ground.settings.poll_seconds)
+
     async def _undo_all(self, work: StepWork, remedy: Remedy) -> Undo:
-        """Only what is not verified by now, and only where it still stands as it was written."""
+        """Only what is not verified by now, but where somebody asked for all of it back; and only where it still stands
+        as it was written."""
         order = order_of(work)
-        verified = _verified(work)
+        verified = _verified(work) if work.operation.rollback_requested_at is None else set()
         reasons, undone = [], 0
         for target in order.targets_of(remedy):
             item = work.item(target.uid)

@@ -7,6 +7,8 @@ from opsapi.playground.controllers.pods import owner_reference, template_hash
 from opsapi.playground.registry import Obj, Registry
 
 RESOURCE = "controllerrevisions.apps"
+_HASH = {"StatefulSet": "controller.kubernetes.io/hash", "DaemonSet": "controller-revision-hash"}
+"""The label with a revision's hash, by the owner's kind."""
 
 
 def revisions_of(registry: Registry, owner: Obj) -> list[Obj]:
@@ -35,7 +37,7 @@ def ensure(registry: Registry, owner: Obj) -> Obj:
         "metadata": {
             "name": f"{owner['metadata']['name']}-{digest}",
             "namespace": owner["metadata"]["namespace"],
-            "labels": {**labels, "controller.kubernetes.io/hash": digest},
+            "labels": {**labels, _HASH[owner["kind"]]: digest},
             "ownerReferences": [owner_reference(owner)],
         },
         "data": data,
