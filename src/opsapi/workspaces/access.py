@@ -138,8 +138,9 @@ _RULES: dict[Feature, tuple[AccessRule, ...]] = {
         AccessRule("apps", "controllerrevisions", ("get", "list"), True, Feature.HEAL.value),
         AccessRule("", "limitranges", ("list",), True, Feature.HEAL.value),
     ),
-    Feature.OPTIMIZE: tuple(
-        _rule(kind, ("get", "patch"), Feature.OPTIMIZE) for kind in (DEPLOYMENT, STATEFUL_SET, DAEMON_SET)
+    Feature.OPTIMIZE: (
+        *(_rule(kind, ("get", "patch"), Feature.OPTIMIZE) for kind in (DEPLOYMENT, STATEFUL_SET, DAEMON_SET)),
+        _rule(POD, ("create",), Feature.OPTIMIZE, "eviction"),
     ),
     Feature.CLEANUP: (
         *(

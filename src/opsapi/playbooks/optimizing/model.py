@@ -16,6 +16,7 @@ ACTION = "optimize_resources"
 ANALYZE = "analyze_usage"
 APPLY = "apply_recommendations"
 WORKLOADS = (DEPLOYMENT, STATEFUL_SET, DAEMON_SET)
+PODS = Resource("", "v1", "pods", "Pod")
 RESOURCES = {kind.kind: Resource(kind.group, kind.version, kind.resource, kind.kind) for kind in WORKLOADS}
 
 
@@ -123,6 +124,9 @@ class AppOrder(msgspec.Struct, frozen=True, kw_only=True):
 
     def key(self, workspace_id: str) -> ObjectKey:
         return ObjectKey(workspace_id, RESOURCES[self.kind], self.namespace, self.name, self.uid)
+
+    def pod_key(self, workspace_id: str, name: str, uid: str) -> ObjectKey:
+        return ObjectKey(workspace_id, PODS, self.namespace, name, uid)
 
     def ref(self, workspace_id: str) -> WorkloadRef:
         kind = next(known for known in WORKLOADS if known.kind == self.kind)

@@ -25,7 +25,7 @@ from opsapi.playbooks.optimizing.patches import backward, forward, stands
 from opsapi.playbooks.optimizing.verifying import NotStood, Verifier, unobserved
 from opsapi.policy.book import PolicyBook
 from opsapi.workspaces.objects import Workload
-from opsapi.workspaces.writing import Objects, TargetGone, WriteConflict, WriteRefused
+from opsapi.workspaces.writing import EvictionBlocked, Objects, TargetGone, WriteConflict, WriteRefused
 
 _CONFLICT_TRIES = 5
 _DEADLINE = timedelta(hours=3)
@@ -225,8 +225,9 @@ class OptimizeSteps:
             if held is None:
                 return Undo(state=UndoState.SKIPPED, reason=f"{app.place} was deleted or replaced since")
             if stands(held, {one.name: one.before for one in app.containers}):
-                tried = item.held.undo is not None
-                return Undo(state=UndoState.UNDONE if tried else UndoState.NEEDLESS)
+                if item.held.undo is None and not self._verifier.stuck(work, app):
+                    return Undo(state=UndoState.NEEDLESS)
+                return await self._free(work, app, item, held)
             if not stands(held, {one.name: one.after for one in app.containers}):
                 return Undo(state=UndoState.SKIPPED, reason=f"the resources of {app.place} were changed since")
             refused = self._permitted.refusal(work, app.namespace)
@@ -244,15 +245,38 @@ class OptimizeSteps:
                 continue
             except (WriteRefused, TargetGone) as error:
                 return Undo(state=UndoState.SKIPPED, reason=str(error)[:500])
-            return Undo(state=UndoState.UNDONE)
+            # Read once more: what its controller has seen of it decides about the pods that are stuck.
         raise StepPostponed("CONFLICT", f"{app.place} keeps changing while it is being rolled back")
 
-    async def _announce(self, work: StepWork, app: AppOrder) -> str:
+    async def _free(self, work: StepWork, app: AppOrder, item: ItemWork, held: Workload) -> Undo:
+        """Evicts what the template alone does not bring back; under its uid, so that no pod goes twice.
+
+        Raises StepPostponed where the controller has not seen the template yet: it would make the same pod again.
+        """
+        for pod in self._verifier.stuck(work, app):
+            if held.status.observed_generation < held.metadata.generation:
+                raise StepPostponed("NOT_OBSERVED", f"the controller of {app.place} has not seen its template yet")
+            name = pod.metadata.name
+            refused = self._permitted.refusal(work, app.namespace)
+            if refused:
+                return Undo(state=UndoState.SKIPPED, reason=refused)
+            await item.intend_undo()
+            try:
+                await self._objects.evict(app.pod_key(work.operation.workspace_id, name, pod.metadata.uid))
+            except (TargetGone, WriteConflict):
+                continue
+            except (EvictionBlocked, WriteRefused) as error:
+                reason = f"the template of {app.place} is as it was, but {name} is stuck and cannot be evicted: {error}"
+                return Undo(state=UndoState.SKIPPED, reason=reason[:500])
+            await self._announce(work, app, f"Evicted {name}, which was stuck at the new size,")
+        return Undo(state=UndoState.UNDONE)
+
+    async def _announce(self, work: StepWork, app: AppOrder, what: str = "") -> str:
         """The Kubernetes Event: best effort, since the write itself has happened."""
         operation = work.operation
-        names = ", ".join(one.name for one in app.containers)
+        what = what or f"Resized {', '.join(one.name for one in app.containers)}"
         told = f": {operation.reason}" if operation.reason else ""
-        message = f"Resized {names} by {operation.requested_by} (operation {operation.id}){told}"
+        message = f"{what} by {operation.requested_by} (operation {operation.id}){told}"
         event = WrittenEvent(_EVENT_REASON, message[:1000], operation.action)
         ref = app.ref(operation.workspace_id)
         try:

@@ -16,7 +16,8 @@ from opsapi.playbooks.optimizing.patches import stands
 from opsapi.playbooks.optimizing.recommending import quantities_of
 from opsapi.telemetry.model import Unobserved
 from opsapi.telemetry.ports import Metrics
-from opsapi.workspaces.objects import DAEMON_SET, Pod, PodTemplate, Workload
+from opsapi.workspaces.objects import DAEMON_SET, STATEFUL_SET, Pod, PodTemplate, Workload
+from opsapi.workspaces.pods import is_ready
 from opsapi.workspaces.ports import Cluster, Clusters
 
 MORE_ERRORS = 1.0
@@ -90,6 +91,14 @@ class Verifier:
         if worse:
             raise NotStood("WORSE_THAN_BEFORE", worse)
         return {"readiness": f"{seen}, held for {self._settings.hold_seconds:g} s", "before": before, "after": after}
+
+    def stuck(self, work: StepWork, app: AppOrder) -> list[Pod]:
+        """Pods of the new size that nobody replaces: a StatefulSet's that do not become ready, whatever its template
+        says."""
+        if app.kind != STATEFUL_SET.kind:
+            return []
+        pods = running_pods(self._cluster(work).inventory, app.ref(work.operation.workspace_id))
+        return [pod for pod in pods if _is_new(pod, app) and not is_ready(pod)]
 
     async def _look(self, work: StepWork, app: AppOrder) -> Workload | None:
         """None where the cluster does not answer. Raises NotStood where it is gone, or was changed by others."""
