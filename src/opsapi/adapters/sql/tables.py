@@ -1,7 +1,8 @@
 """Every table. Columns are portable; the migrations make exactly this, which a test compares on both engines.
 
 Times are `UtcDateTime`, enumerations are their wire words, lists and objects are JSON. A table belongs to the store
-named like it; nobody else writes it, except that any store may add an audit entry in its own transaction.
+named like it; nobody else writes it, except that any store may add an audit entry or an outbox event in its own
+transaction. It is longer than other files because it is one catalogue, held against the migrations as a whole.
 """
 
 import sqlalchemy as sa
