@@ -271,7 +271,7 @@ async def test_the_newest_entries_come_in_the_order_in_which_they_happened(store
     assert [entry.details["note"] for entry in newest] == ["note 3", "note 4"]
 
 
-async def test_an_operation_is_linked_once_and_settled_once(stores: Stores) -> None:
+async def test_an_operation_is_linked_and_settled_once_and_the_timeline_told_once(stores: Stores) -> None:
     incident = await stores.opened()
 
     def linked(held: Incident) -> Change:
@@ -285,6 +285,10 @@ async def test_an_operation_is_linked_once_and_settled_once(stores: Stores) -> N
     stores.clock.advance(5)
     settled = lambda held: msgspec.structs.replace(noted(held, "sa-1", NOON, "it ended"), settles="op-1")  # noqa: E731
     await stores.incidents.change(incident.id, settled, ALERTS)
+    stores.clock.advance(5)
+    assert (await stores.incidents.change(incident.id, settled, ALERTS)).entries == 3
+    notes = [entry.details.get("note") for entry in await stores.incidents.timeline(incident.id, 10)]
+    assert notes == [None, "it began", "it ended"]
     assert await stores.incidents.unsettled(10) == []
     found = await stores.incidents.linked("op-1")
     assert found is not None

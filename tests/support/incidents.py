@@ -125,7 +125,11 @@ class FakeIncidents:
     async def change(self, incident_id: str, decide: Transition, by: Call | System) -> Incident:
         if incident_id not in self.held:
             raise IncidentNotFound(incident_id)
-        return self._write([decide(self.held[incident_id])], by, 200)[0]
+        change = decide(self.held[incident_id])
+        settled = self.links.get(change.settles or "")
+        if change.operation_id in self.links or (settled is not None and settled.settled_at is not None):
+            return self.held[incident_id]
+        return self._write([change], by, 200)[0]
 
     async def merge(self, source_id: str, target_id: str, decide: Merge, by: Call | System) -> Incident:
         source, target = self.held.get(source_id), self.held.get(target_id)

@@ -60,7 +60,8 @@ class IncidentStore(Protocol):
         ...
 
     async def change(self, incident_id: str, decide: Transition, by: Call | System) -> Incident:
-        """Raises IncidentNotFound, and what `decide` raises; then nothing is written."""
+        """Raises IncidentNotFound, and what `decide` raises; then nothing is written. Nothing either where it links an
+        operation that is linked, or settles one that is settled: somebody was faster to tell."""
         ...
 
     async def merge(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -29,6 +29,8 @@ from opsapi.workspaces.ports import Clusters
 
 _BY = System("incidents", "auto_remediate")
 _LATEST = 100
+_OWN_TELLING = timedelta(seconds=30)
+"""For so long whoever began it is waited for, who alone knows what the caller said."""
 _UNDECIDED = "APPROVAL_EXPIRED"
 _log = logging.getLogger(__name__)
 
@@ -117,8 +119,7 @@ class Remediating:
         def linked(held: Incident) -> Change:
             return Change(before=held, after=held, entries=(entry,), operation_id=operation.id)
 
-        if await self._store.linked(operation.id) is None:
-            await self._store.change(order.incident.id, linked, _BY)
+        await self._store.change(order.incident.id, linked, _BY)
 
     async def settle(self) -> int:
         """Links what was begun and never linked, and tells of what has ended; how many ends."""
@@ -135,8 +136,9 @@ class Remediating:
 
     async def _adopt(self) -> None:
         wanted = OperationFilter(workspaces=None, action=ACTION, limit=_LATEST)
+        before = self._clock.now() - _OWN_TELLING
         for operation in await self._ledger.find(wanted):
-            if await self._store.linked(operation.id) is None:
+            if operation.created_at <= before and await self._store.linked(operation.id) is None:
                 try:
                     await self._link(operation, {})
                 except ResourceNotFound:

@@ -332,9 +332,27 @@ async def test_an_operation_whose_beginner_died_before_the_timeline_was_told_is_
     emergency.arrange()
     emergency.behave = emergency.pods_come
     await emergency.work()
+    emergency.clock.advance(30)
     await emergency.watch.look()
     told = (await emergency.look_at(incident_id)).data
     assert [entry.event for entry in told.timeline] == ["opened", "remediation_started", "remediation_ended"]
+
+
+async def test_a_look_in_the_middle_of_the_beginning_leaves_the_telling_to_who_began(emergency: Emergency) -> None:
+    """Only the call knows what the caller reported."""
+    incident_id = await hung(emergency)
+    link = emergency.remediating._link
+
+    async def slowly(operation: Operation, claimed: dict[str, object]) -> None:
+        await emergency.watch.look()
+        await link(operation, claimed)
+        await link(operation, {})
+
+    emergency.remediating._link = slowly  # type: ignore[method-assign]
+    await emergency.manage(incident_id, "auto_remediate", note="it hangs")
+    told = (await emergency.look_at(incident_id)).data
+    assert [entry.event for entry in told.timeline] == ["opened", "remediation_started"]
+    assert told.timeline[-1].details["reported"] == {"note": "it hangs"}
 
 
 async def test_a_failed_remediation_of_what_was_merged_meanwhile_escalates_the_survivor(emergency: Emergency) -> None:

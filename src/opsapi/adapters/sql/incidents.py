@@ -69,6 +69,8 @@ class SqlIncidentStore:
         async with self._db.write() as connection:
             held = await self._held(connection, incident_id)
             changes = [decide(held)]
+            if await _told_before(connection, changes[0]):
+                return held
             written = await self._write(connection, changes, by, 200)
         return self._done(by, changes, written)[0]
 
@@ -225,10 +227,8 @@ class SqlIncidentStore:
             return [linked_of(row) for row in rows]
 
     async def linked(self, operation_id: str) -> Linked | None:
-        statement = sa.select(incident_operations).where(_LINK.operation_id == operation_id)
         async with self._db.read() as connection:
-            row = (await connection.execute(statement)).mappings().one_or_none()
-        return None if row is None else linked_of(row)
+            return await _linked(connection, operation_id)
 
     async def unsettled(self, limit: int) -> list[Linked]:
         statement = sa.select(incident_operations).where(_LINK.settled_at.is_(None)).order_by(_LINK.linked_at)
@@ -290,6 +290,20 @@ async def _scene(connection: AsyncConnection, sought: Sought) -> Scene:
         for row in (await connection.execute(theirs)).mappings():
             alerts.setdefault(row["incident_id"], {})[row["fingerprint"]] = alert_of(row)
     return Scene(by_key=by_key, alike=tuple(alike), alerts=alerts)
+
+
+async def _linked(connection: AsyncConnection, operation_id: str) -> Linked | None:
+    statement = sa.select(incident_operations).where(_LINK.operation_id == operation_id)
+    row = (await connection.execute(statement)).mappings().one_or_none()
+    return None if row is None else linked_of(row)
+
+
+async def _told_before(connection: AsyncConnection, change: Change) -> bool:
+    """Whether somebody was faster to tell of an operation's beginning or end."""
+    if change.operation_id is not None and await _linked(connection, change.operation_id) is not None:
+        return True
+    settled = await _linked(connection, change.settles) if change.settles is not None else None
+    return settled is not None and settled.settled_at is not None
 
 
 async def _take_over(connection: AsyncConnection, source_id: str, target_id: str) -> None:
