@@ -1,5 +1,6 @@
 """auto_heal through the real adapters on the playground's clinic, where each patient is cured by one remedy alone."""
 
+import json
 import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ from opsapi.adapters.sql.engine import Database
 from opsapi.adapters.sql.ledger import SqlLedger
 from opsapi.kit.errors import PolicyRule
 from opsapi.operations.execution import Execution
-from opsapi.operations.model import Operation, Outcome, State
+from opsapi.operations.model import Operation, Outcome, State, UndoState
 from opsapi.operations.procedures import Procedures
 from opsapi.operations.settings import EngineSettings
 from opsapi.operations.signals import Signals
 from opsapi.playbooks.healing.model import HealingSettings
 from opsapi.playbooks.model import OperationBody, OperationParams
+from opsapi.playground.faults.world import FaultSpec
 from opsapi.playground.registry import Obj
 from opsapi.playground.world import World
 from opsapi.policy.book import PolicyBook
@@ -32,11 +34,14 @@ from support.database import sqlite_template
 from support.healing import UNHURRIED, join_healing
 from support.leaping import until
 from support.live import Live, inline, living
-from support.playground_world import pods_of, ready_pods, small_world
+from support.playground_world import container, pods_of, ready_pods, small_world, template
 
 __all__ = ["sqlite_template"]
 
 POLICY = msgspec.structs.replace(UNHURRIED, waivers=(Waiver(account="sa-agent", rules=(PolicyRule.RESIZE,)),))
+
+CRASHES = json.dumps({"exit": {"after_seconds": 3, "code": 1, "logs": ["panic"]}})
+KINDS = {"StatefulSet": "statefulsets.apps", "DaemonSet": "daemonsets.apps"}
 
 
 @dataclass
@@ -155,3 +160,62 @@ async def test_what_no_action_cures_is_reported_and_left_alone(scene: Scene, pat
 async def test_what_is_well_is_left_alone(scene: Scene) -> None:
     ended = await scene.heal("guarded")
     assert (ended.state, ended.outcome) == (State.COMPLETED, Outcome.NOTHING_TO_DO)
+
+
+# StatefulSets and DaemonSets, by their ControllerRevisions
+
+
+def release(world: World, kind: str, number: int, profile: str = "") -> None:
+    probe = {"httpGet": {"path": "/healthz", "port": 8080}, "initialDelaySeconds": 5, "periodSeconds": 5}
+    app = container(image=f"registry.example/shop/db:{number}.0", readinessProbe=probe)
+    made = template("db", app, profile=profile)
+    spec: Obj = {"selector": {"matchLabels": {"app": "db"}}, "template": made}
+    spec |= {"replicas": 3, "serviceName": "db"} if kind == "StatefulSet" else {}
+    world.apply(
+        {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": "db", "namespace": "clinic"}, "spec": spec}
+    )
+
+
+async def sickened(scene: Scene, kind: str) -> None:
+    """Revision 1 runs well, revision 2 crashes, so that its rollout stands still at its first pod."""
+    release(scene.world, kind, 1)
+    scene.world.advance(120)
+    assert len(ready_pods(scene.world, "db", "clinic")) == 3
+    release(scene.world, kind, 2, CRASHES)
+    scene.world.advance(240)
+    assert len(ready_pods(scene.world, "db", "clinic")) == 2
+    await scene.caught_up()
+
+
+def images(scene: Scene, kind: str) -> tuple[str, set[str]]:
+    """Of the template, and of the pods."""
+    held: Any = scene.world.registry.get(KINDS[kind], "clinic", "db")["spec"]["template"]
+    pods = pods_of(scene.world, "db", "clinic")
+    image = held["spec"]["containers"][0]["image"].rpartition(":")[2]
+    return image, {pod["spec"]["containers"][0]["image"].rpartition(":")[2] for pod in pods}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_bad_release_is_rolled_back_by_its_controller_revision_and_is_well(scene: Scene, kind: str) -> None:
+    await sickened(scene, kind)
+    before = {pod["metadata"]["uid"] for pod in ready_pods(scene.world, "db", "clinic")}
+    ended = await scene.heal("db")
+    assert (ended.state, ended.outcome) == (State.COMPLETED, Outcome.CHANGED), ended
+    assert images(scene, kind) == ("1.0", {"1.0"})
+    ready = {pod["metadata"]["uid"] for pod in ready_pods(scene.world, "db", "clinic")}
+    assert len(ready) == 3
+    assert before < ready
+    evicted = [item for item in ended.step("rollback_release").items.values() if "pod" in (item.effect or {})]
+    assert len(evicted) == (kind == "StatefulSet")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_rollback_that_cannot_be_verified_is_taken_back(scene: Scene, kind: str) -> None:
+    await sickened(scene, kind)
+    scene.world.faults.inject(FaultSpec("bad-image", namespace="clinic", workload="db"))
+    ended = await scene.heal("db")
+    assert ended.state is State.ROLLED_BACK, ended
+    undo = ended.step("rollback_release").undo
+    assert undo is not None
+    assert undo.state is UndoState.UNDONE
+    assert images(scene, kind)[0] == "2.0"

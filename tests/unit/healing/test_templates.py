@@ -1,18 +1,22 @@
 """auto_heal writes templates: back to what was well, or with more memory; and takes back what does not heal."""
 
+from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
 
 from opsapi.applications.errors import ManagedExternally
+from opsapi.kit.caller import AccountKind
 from opsapi.kit.errors import InvalidState, PolicyDenied, PolicyRule
-from opsapi.operations.model import Outcome, State, UndoState
+from opsapi.operations.model import Outcome, State, Undo, UndoState
 from opsapi.operations.proposal import plan_hash
 from opsapi.playbooks.healing.model import LIMIT_RANGES, REPLICA_SETS
-from opsapi.policy.model import Waiver
+from opsapi.policy.admission import Admission
+from opsapi.policy.model import Ask, Subject, Waiver
 from opsapi.workspaces.objects import RESOURCE_QUOTA, ObjectMeta, ResourceQuota, ResourceQuotaStatus
 from opsapi.workspaces.writing import JsonObject
+from support.acting import make_call, make_caller
 from support.api_objects import PODS
 from support.healing import DEPLOYMENTS, UNHURRIED, Ward, container, crashed
 
@@ -88,6 +92,21 @@ async def test_a_rollback_that_does_not_heal_is_itself_taken_back(released: Ward
     undo = ended.step("rollback_release").undo
     assert undo is not None
     assert undo.state is UndoState.UNDONE
+
+
+async def test_a_person_may_ask_back_a_rollback_that_healed(released: Ward) -> None:
+    released.behave = rolls(released)
+    done = await released.healed()
+    assert done.state is State.COMPLETED
+    subject = Subject("sa-agent", AccountKind.AGENT, "ws-123", "act")
+    admission = Admission(Ask(subject=subject, action=done.action, at=released.inventory.now()), UNHURRIED, exempt=True)
+    person = make_call(make_caller("workspace:admin", account_id="sa-person", kind=AccountKind.PERSON))
+    until = released.clock.now() + timedelta(hours=1)
+    await released.ledger.reopen(done.id, person, admission=admission, until=until)
+    ended = await released.work()
+    assert (ended.state, ended.step("rollback_release").undo) == (State.ROLLED_BACK, Undo(state=UndoState.UNDONE))
+    assert image(released) == "shop/web:2.0"
+    assert len(released.objects.targets("patch")) == 2
 
 
 async def test_somebody_elses_newer_template_is_not_undone(released: Ward) -> None:
