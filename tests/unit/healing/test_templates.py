@@ -9,7 +9,7 @@ import pytest
 from opsapi.applications.errors import ManagedExternally
 from opsapi.kit.caller import AccountKind
 from opsapi.kit.errors import InvalidState, PolicyDenied, PolicyRule
-from opsapi.operations.model import Outcome, State, Undo, UndoState
+from opsapi.operations.model import Operation, Outcome, State, Undo, UndoState
 from opsapi.operations.proposal import plan_hash
 from opsapi.playbooks.healing.model import LIMIT_RANGES, REPLICA_SETS
 from opsapi.policy.admission import Admission
@@ -20,12 +20,13 @@ from support.acting import make_call, make_caller
 from support.api_objects import PODS
 from support.healing import DEPLOYMENTS, UNHURRIED, Ward, container, crashed
 
-FREE = msgspec.structs.replace(UNHURRIED, waivers=(Waiver(account="sa-agent", rules=(PolicyRule.RESIZE,)),))
+_WAIVED = (PolicyRule.RESIZE, PolicyRule.SEVERAL_APPLICATIONS)
+FREE = msgspec.structs.replace(UNHURRIED, waivers=(Waiver(account="sa-agent", rules=_WAIVED),))
 OLD = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [container(image="shop/web:1.0")]}}
 
 
-def image(ward: Ward) -> str:
-    held = ward.objects.find(DEPLOYMENTS, "shop", "web")
+def image(ward: Ward, name: str = "web") -> str:
+    held = ward.objects.find(DEPLOYMENTS, "shop", name)
     assert held is not None
     found: str = held["spec"]["template"]["spec"]["containers"][0]["image"]
     return found
@@ -58,7 +59,7 @@ def rolls(ward: Ward, *, ready: bool = True) -> Any:
             return
         seen = image(ward)
         for kind, namespace, name in list(ward.objects.held):
-            if kind == PODS:
+            if kind == PODS and name.startswith("web"):
                 ward.objects.remove(kind, namespace, name)
         revision = 1 if seen.endswith("1.0") else 2
         for number in (1, 2):
@@ -94,16 +95,20 @@ async def test_a_rollback_that_does_not_heal_is_itself_taken_back(released: Ward
     assert undo.state is UndoState.UNDONE
 
 
+async def asked_back(ward: Ward, ended: Operation) -> Operation:
+    subject = Subject("sa-agent", AccountKind.AGENT, "ws-123", "act")
+    admission = Admission(Ask(subject=subject, action=ended.action, at=ward.inventory.now()), UNHURRIED, exempt=True)
+    person = make_call(make_caller("workspace:admin", account_id="sa-person", kind=AccountKind.PERSON))
+    until = ward.clock.now() + timedelta(hours=1)
+    await ward.ledger.reopen(ended.id, person, admission=admission, until=until)
+    return await ward.work()
+
+
 async def test_a_person_may_ask_back_a_rollback_that_healed(released: Ward) -> None:
     released.behave = rolls(released)
     done = await released.healed()
     assert done.state is State.COMPLETED
-    subject = Subject("sa-agent", AccountKind.AGENT, "ws-123", "act")
-    admission = Admission(Ask(subject=subject, action=done.action, at=released.inventory.now()), UNHURRIED, exempt=True)
-    person = make_call(make_caller("workspace:admin", account_id="sa-person", kind=AccountKind.PERSON))
-    until = released.clock.now() + timedelta(hours=1)
-    await released.ledger.reopen(done.id, person, admission=admission, until=until)
-    ended = await released.work()
+    ended = await asked_back(released, done)
     assert (ended.state, ended.step("rollback_release").undo) == (State.ROLLED_BACK, Undo(state=UndoState.UNDONE))
     assert image(released) == "shop/web:2.0"
     assert len(released.objects.targets("patch")) == 2
@@ -274,3 +279,25 @@ async def test_an_approved_plan_is_carried_out_as_it_was_seen(starved: Ward) -> 
     assert procedure.replan is not None
     again = await procedure.replan(waiting)
     assert plan_hash(again, "sa-agent") == waiting.plan_hash
+
+
+async def test_of_two_the_one_that_is_healed_stays_until_a_person_asks_for_it(released: Ward) -> None:
+    released.policy = FREE
+    released.arrange()
+    released.deploy("api", revision=2, ready=1)
+    old = {"metadata": {"labels": {"app": "api"}}, "spec": {"containers": [container(image="shop/api:1.0")]}}
+    released.revise("api", 1, old, ago=7200)
+    released.pod("api-old-1", "api", revision=1)
+    released.pod("api-new-1", "api", revision=2, ready=False, container_status=crashed())
+    released.behave = rolls(released)
+    ended = await released.healed(None)
+    assert (ended.state, ended.outcome) == (State.FAILED, Outcome.PARTIAL), ended
+    undo = ended.step("rollback_release").undo
+    assert undo == Undo(state=UndoState.SKIPPED, reason="shop/Deployment/web: it is healed, and left so")
+    assert (image(released), image(released, "api")) == ("shop/web:1.0", "shop/api:2.0")
+    assert (await asked_back(released, ended)).state is State.ROLLED_BACK
+    assert (image(released), image(released, "api")) == ("shop/web:2.0", "shop/api:2.0")
+    assert (
+        sorted(released.objects.targets("patch"))
+        == ["deployments.apps/shop/api"] * 2 + ["deployments.apps/shop/web"] * 2
+    )

@@ -53,7 +53,7 @@ class HealingSteps:
             StepProcedure(RESTART, self._evicting.restart, timedelta(seconds=30), self._evicting.undo),
             StepProcedure(ROLL_BACK, templates.roll_back, timedelta(seconds=5), templates.undo_rollback),
             StepProcedure(RAISE, templates.raise_memory, timedelta(seconds=5), templates.undo_memory),
-            StepProcedure(VERIFY, self._verifying.verify, timedelta(seconds=60)),
+            StepProcedure(VERIFY, self._verifying.verify, timedelta(seconds=60), self._verifying.undo),
         )
         deadline = timedelta(seconds=self._settings.verify_seconds + 10 * self._settings.replacement_seconds + 60)
         return Procedure(ACTION, steps, deadline, replan=replan)

@@ -146,7 +146,10 @@ class Templates:
         reasons, undone = [], 0
         for target in order.targets_of(remedy):
             item = work.item(target.uid)
-            if not item.held.touched or target.uid in verified:
+            if not item.held.touched:
+                continue
+            if target.uid in verified:
+                reasons.append(f"{target.place}: it is healed, and left so")
                 continue
             if item.held.undo is not None and item.held.undo.state is not UndoState.INTENDED:
                 undo = item.held.undo

@@ -8,7 +8,7 @@ from typing import Any
 from opsapi.diagnosis.pods import is_ready
 from opsapi.kit.errors import DependencyUnavailable
 from opsapi.operations.errors import StepFailed
-from opsapi.operations.model import Failure
+from opsapi.operations.model import Failure, Undo, UndoState
 from opsapi.operations.procedures import StepDone
 from opsapi.operations.work import StepWork
 from opsapi.playbooks.healing.facts import pods_of
@@ -52,6 +52,10 @@ class Verifying:
             if watches:
                 await work.sleep(settings.poll_seconds)
         return self._done(work, order)
+
+    async def undo(self, _work: StepWork) -> Undo:
+        """Looking changed nothing."""
+        return Undo(state=UndoState.NEEDLESS)
 
     def _done(self, work: StepWork, order: HealOrder) -> StepDone:
         held = {target.place: work.step.items[target.uid] for target in order.targets}
