@@ -16,7 +16,7 @@ from opsapi.backups.model import Backup, Status
 from opsapi.backups.views import BackupDetails, BackupParams, BackupsParams, DeleteParams, VerifyBody
 from opsapi.kit.caller import AccountKind, Call, System
 from opsapi.kit.endpoint import NoBody
-from opsapi.kit.errors import InvalidState, ValidationFailed
+from opsapi.kit.errors import InvalidState, PolicyDenied, PolicyDetails, PolicyRule, ValidationFailed
 from opsapi.operations.errors import OperationInProgress
 from opsapi.operations.model import Operation, Outcome, State
 from opsapi.policy.model import PolicySettings
@@ -227,6 +227,32 @@ async def test_one_that_is_being_made_is_cancelled_not_deleted(stage: BackupStag
     params = DeleteParams(backup_id=reply.data.backup_id or "")
     with pytest.raises(InvalidState, match="cancel its operation"):
         await stage.reads.delete_backup(stage.call(), params, NoBody())
+
+
+async def test_what_is_gone_is_not_deleted_again(stage: BackupStage) -> None:
+    backup = await stage.made()
+    await deleted(stage, backup)
+    with pytest.raises(BackupNotFound):
+        await stage.reads.delete_backup(stage.call(), DeleteParams(backup_id=backup.id), NoBody())
+
+
+@pytest.mark.parametrize(
+    ("where", "rule"), [("observed", PolicyRule.WORKSPACE_OBSERVES), ("paused", PolicyRule.PAUSED)]
+)
+async def test_snapshots_of_a_cluster_that_may_not_be_written_to_are_not_deleted(
+    stage: BackupStage, where: str, rule: PolicyRule
+) -> None:
+    backup = await stage.made()
+    if where == "observed":
+        stage.arrange(mode=Mode.OBSERVE)
+    else:
+        await stage.ledger.pause("ws-123", System(origin="cli", action="pause"), None)
+    with pytest.raises(PolicyDenied) as refused:
+        await stage.reads.delete_backup(stage.call(), DeleteParams(backup_id=backup.id), NoBody())
+    assert isinstance(refused.value.details, PolicyDetails)
+    assert refused.value.details.rule is rule
+    await stage.work()
+    assert (len(stage.objects.targets("delete")), len(store_of(stage).held)) == (0, 16)
 
 
 async def test_what_is_being_restored_is_not_deleted_meanwhile(stage: BackupStage) -> None:
