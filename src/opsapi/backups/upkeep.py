@@ -129,26 +129,29 @@ class Upkeep:
     async def erase(self, work: StepWork) -> StepDone:
         backup = await self._held(msgspec.convert(work.operation.parameters, BackupRef).backup_id)
         if work.step.effect is None:
-            if work.interrupted is None:
-                await work.intend({"backup": backup.location})
-            else:
+            again = work.interrupted is not None
+            if again:
                 await work.pass_gate()
+            else:
+                await work.intend({"backup": backup.location})
             try:
-                if backup.engine is Engine.VELERO:
-                    await self._erase_in_velero(work, backup)
-                else:
-                    await self._eraser.erase_manifests(backup)
-                    await work.pass_gate()
-                    await self._eraser.erase_snapshots(backup)
+                erased = await self._erase(work, backup)
             except WriteRefused as error:
                 raise StepFailed("WRITE_REFUSED", f"The cluster refused: {error}"[:500]) from error
-            await work.record({"backup": backup.location})
+            await work.record({"backup": backup.location}, found=again and not erased)
         await self._records.note_erased(backup.id, work.clock.now())
         return StepDone(f"{backup.id} is deleted", result={"backup_id": backup.id}, outcome=Outcome.CHANGED)
 
-    async def _erase_in_velero(self, work: StepWork, backup: Backup) -> None:
-        if await self._velero.delete(backup, work.operation.id):
-            await self._velero.await_deletion(work, backup, work.operation.id)
+    async def _erase(self, work: StepWork, backup: Backup) -> bool:
+        """Whether there was anything left of it. Raises WriteRefused."""
+        if backup.engine is Engine.VELERO:
+            asked = await self._velero.delete(backup, work.operation.id)
+            if asked:
+                await self._velero.await_deletion(work, backup, work.operation.id)
+            return asked
+        manifests = await self._eraser.erase_manifests(backup)
+        await work.pass_gate()
+        return await self._eraser.erase_snapshots(backup) or manifests
 
     async def _held(self, backup_id: str) -> Backup:
         backup = await self._records.get(backup_id)
