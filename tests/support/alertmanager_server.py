@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import socket
-import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,8 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
+from support.ready_server import free_port, running
+
 PROGRAM = "prometheus-alertmanager"
-_READY_SECONDS = 60.0
 
 
 def require_alertmanager() -> None:
@@ -76,7 +74,7 @@ def alertmanager(folder: Path, webhook: str, account: str, token: str) -> Iterat
     }
     config = folder / "alertmanager.yml"
     config.write_text(yaml.safe_dump({"route": route, "receivers": [receiver]}))
-    port = _free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [
         PROGRAM,
@@ -85,33 +83,5 @@ def alertmanager(folder: Path, webhook: str, account: str, token: str) -> Iterat
         f"--web.listen-address=127.0.0.1:{port}",
         "--cluster.listen-address=",
     ]
-    with (folder / "alertmanager.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-    try:
-        end = time.monotonic() + _READY_SECONDS
-        while not _ready(url):
-            assert process.poll() is None, (folder / "alertmanager.log").read_text()
-            assert time.monotonic() < end, "alertmanager is not ready"
-            time.sleep(0.05)
+    with running(command, folder / "alertmanager.log", url):
         yield AlertmanagerProcess(url, folder)
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/-/ready", timeout=5) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False

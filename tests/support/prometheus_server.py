@@ -3,9 +3,7 @@ figures on virtual time."""
 
 import json
 import shutil
-import socket
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-_READY_SECONDS = 60.0
+from support.ready_server import free_port, running
 
 
 def require_prometheus() -> None:
@@ -73,7 +71,7 @@ def prometheus(folder: Path, *scrapes: dict[str, Any], interval: str = "1s") -> 
     config = folder / "prometheus.yml"
     jobs = {"global": {"scrape_interval": interval, "scrape_timeout": interval}, "scrape_configs": list(scrapes)}
     config.write_text(yaml.safe_dump(jobs))
-    port = _free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [
         "prometheus",
@@ -82,33 +80,5 @@ def prometheus(folder: Path, *scrapes: dict[str, Any], interval: str = "1s") -> 
         "--storage.tsdb.retention.time=30d",
         f"--web.listen-address=127.0.0.1:{port}",
     ]
-    with (folder / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        end = time.monotonic() + _READY_SECONDS
-        while not _ready(url):
-            assert process.poll() is None, (folder / "prometheus.log").read_text()
-            assert time.monotonic() < end, "prometheus is not ready"
-            time.sleep(0.02)
+    with running(command, folder / "prometheus.log", url):
         yield PrometheusProcess(url, folder)
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _ready(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/-/ready", timeout=5) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False

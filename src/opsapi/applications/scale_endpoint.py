@@ -158,15 +158,7 @@ class ScaleEndpoints:
         lock = lock_key(decision.order.workspace_id, facts.application_id)
         holder = await self._ledger.holder(lock)
         if holder is not None:
-            estimated = holder.estimated_completion
-            raise OperationInProgress(
-                InProgressDetails(
-                    resource_id=facts.application_id,
-                    current_operation=holder.action,
-                    estimated_completion=estimated.replace(microsecond=0) if estimated is not None else None,
-                    current_operation_id=holder.id,
-                )
-            )
+            raise OperationInProgress(InProgressDetails.of(lock, holder))
         reply = self._answer(facts, decision, "unchanged")
         reply.data = msgspec.structs.replace(reply.data, outcome="nothing_to_do")
         return reply

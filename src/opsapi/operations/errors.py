@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from opsapi.kit.errors import Details, OpsError, ResourceNotFound
-from opsapi.operations.model import Failure
+from opsapi.operations.model import Failure, Operation, locked_resource
 
 
 class InProgressDetails(Details, frozen=True, kw_only=True):
@@ -12,6 +12,17 @@ class InProgressDetails(Details, frozen=True, kw_only=True):
     current_operation: str
     estimated_completion: datetime | None = None
     current_operation_id: str | None = None
+
+    @classmethod
+    def of(cls, key: str, holder: Operation) -> "InProgressDetails":
+        """What holds the lock `key`."""
+        estimated = holder.estimated_completion
+        return cls(
+            resource_id=locked_resource(key),
+            current_operation=holder.action,
+            estimated_completion=None if estimated is None else estimated.replace(microsecond=0),
+            current_operation_id=holder.id,
+        )
 
 
 class OperationInProgress(OpsError):

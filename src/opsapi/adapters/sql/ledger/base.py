@@ -18,7 +18,7 @@ from opsapi.kit.clock import Clock
 from opsapi.kit.errors import InvalidState, StateDetails
 from opsapi.kit.ids import new_id
 from opsapi.operations.errors import InProgressDetails, OperationInProgress, OperationNotFound
-from opsapi.operations.model import Announcement, Failure, Operation, Outcome, State, StepState, locked_resource
+from opsapi.operations.model import Announcement, Failure, Operation, Outcome, State, StepState
 from opsapi.operations.signals import Signals
 from opsapi.webhooks.model import Event, EventType
 
@@ -53,7 +53,7 @@ class LedgerBase:
             if holder is None:
                 raise HolderGone
             if holder.id != operation_id:
-                raise OperationInProgress(conflict(resource_id, holder))
+                raise OperationInProgress(InProgressDetails.of(resource_id, holder))
 
     async def _holder(self, connection: AsyncConnection, resource_id: str) -> Operation | None:
         statement = sa.select(LOCK.operation_id).where(LOCK.resource_id == resource_id)
@@ -159,16 +159,6 @@ async def locked_row(connection: AsyncConnection, operation_id: str) -> sa.RowMa
 def invalid_state(row: sa.RowMapping, message: str, *allowed: State) -> InvalidState:
     details = StateDetails(resource_id=row["id"], state=row["state"], allowed_from=[state.value for state in allowed])
     return InvalidState(message, details)
-
-
-def conflict(key: str, holder: Operation) -> InProgressDetails:
-    estimated = holder.estimated_completion
-    return InProgressDetails(
-        resource_id=locked_resource(key),
-        current_operation=holder.action,
-        estimated_completion=None if estimated is None else estimated.replace(microsecond=0),
-        current_operation_id=holder.id,
-    )
 
 
 def event_data(operation: Operation) -> dict[str, Any]:
